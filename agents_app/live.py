@@ -1,0 +1,281 @@
+"""The fast, lossy path from a turn to its readers in this process: what is missed here is healed from the database.
+
+A session somebody reads or runs has a Topic. It carries committed events and the growing text of the open message.
+Everything runs in the process's one serving event loop; other threads reach it through `events.listen`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sessions_app import events
+from sessions_app.models import Event, Session
+
+MAX_WAITING_ITEMS = 1000
+MAX_WAITING_CHARACTERS = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text of an open message from `start` on, in characters."""
+
+    message_id: int
+    start: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Another process has committed events up to `seq`."""
+
+    seq: int
+
+
+Item = Delta | Event | Hint
+
+
+class Sharing(Protocol):
+    """Who carries what is published here to other processes, and theirs to us."""
+
+    def told(self, session_pk: int, seq: int) -> None: ...
+
+    def grew(self, session_pk: int, delta: Delta) -> None: ...
+
+    def wanted(self, session_pk: int, *, here: bool) -> None: ...
+
+
+class Inbox:
+    """What one reader has not taken yet. Bounded: a reader too slow for it loses all of it, and looks it up."""
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+        self._characters = 0
+        self._woken = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._until = 0.0
+        self.lost = False
+        self.closed = False
+
+    def close(self) -> None:
+        """Nothing more will come: the process stops."""
+        self.closed = True
+        self._wake()
+
+    def push(self, item: Item) -> None:
+        self._characters += len(item.text) if type(item) is Delta else 100
+        if self.lost or len(self._items) >= MAX_WAITING_ITEMS or self._characters > MAX_WAITING_CHARACTERS:
+            self._items.clear()
+            self.lost = True
+        else:
+            self._items.append(item)
+        self._wake()
+
+    def take(self) -> tuple[list[Item], bool]:
+        """All that waits, and whether something before it was lost."""
+        (items, self._items), lost = (self._items, []), self.lost
+        self._characters, self.lost = 0, False
+        self._woken = False
+        return items, lost
+
+    async def wait(self, seconds: float) -> bool:
+        """True when something came, False after the time. It is called once a token: so a bare future, and a timer that
+        is left to run and sets itself anew when it finds that the wait has begun again meanwhile."""
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._until = loop.time() + seconds
+            if self._timer is None or self._timer.when() > self._until:
+                self._set_timer(loop)
+            self._waiter = loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._woken
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.forget_time()
+        self._timer = loop.call_at(self._until, self._time_over, loop)
+
+    def _time_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if loop.time() < self._until:
+            self._set_timer(loop)
+        else:
+            self._let_go()
+
+    def forget_time(self) -> None:
+        """The reader has gone: no timer holds it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wake(self) -> None:
+        self._woken = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+@dataclass(slots=True)
+class Growing:
+    """The text of a message that a run of this process is writing."""
+
+    message_id: int
+    length: int = 0
+    parts: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The whole; readers of other threads ask too, so nothing is changed here."""
+        return "".join(self.parts)
+
+
+@dataclass(slots=True)
+class Topic:
+    inboxes: set[Inbox] = field(default_factory=set)
+    growing: Growing | None = None
+
+
+_topics: dict[int, Topic] = {}
+_inboxes = 0
+_loop: asyncio.AbstractEventLoop | None = None
+_sharing: Sharing | None = None
+_closed = False
+
+
+def bind(sharing: Sharing | None = None) -> None:
+    """Names the running loop as the one that serves: committed events are handed to it."""
+    global _loop, _sharing, _closed, _woken
+    _loop, _sharing, _closed, _woken = asyncio.get_running_loop(), sharing, False, False
+    _unpublished.clear()
+
+
+def _topic(session_pk: int) -> Topic:
+    return _topics.setdefault(session_pk, Topic())
+
+
+def _forget_idle(session_pk: int) -> None:
+    topic = _topics.get(session_pk)
+    if topic is not None and not topic.inboxes and topic.growing is None:
+        del _topics[session_pk]
+
+
+def subscribe(session_pk: int, inbox: Inbox) -> None:
+    """The inbox gets everything published in the session from now on."""
+    global _inboxes
+    topic = _topic(session_pk)
+    if _sharing is not None and not topic.inboxes:
+        _sharing.wanted(session_pk, here=True)
+    topic.inboxes.add(inbox)
+    if _closed:
+        inbox.close()
+    _inboxes += 1
+
+
+def readers() -> int:
+    """How many streams this process tells; any thread may ask."""
+    return _inboxes
+
+
+def unsubscribe(session_pk: int, inbox: Inbox) -> None:
+    global _inboxes
+    _inboxes -= 1
+    inbox.forget_time()
+    if session_pk in _topics:
+        _topics[session_pk].inboxes.discard(inbox)
+        if _sharing is not None and not _topics[session_pk].inboxes:
+            _sharing.wanted(session_pk, here=False)
+        _forget_idle(session_pk)
+
+
+def open_text(session_pk: int, message_id: int) -> None:
+    """A run of this process begins to write this message."""
+    _topic(session_pk).growing = Growing(message_id)
+
+
+def grow(session_pk: int, message_id: int, text: str) -> None:
+    """Tells the readers more of the open message, at once; a turn that lost the session to another says nothing."""
+    topic = _topics.get(session_pk)
+    growing = topic.growing if topic else None
+    if topic is None or growing is None or growing.message_id != message_id:
+        return
+    delta = Delta(growing.message_id, growing.length, text)
+    growing.parts.append(text)
+    growing.length += len(text)
+    for inbox in topic.inboxes:
+        inbox.push(delta)
+    if _sharing is not None:
+        _sharing.grew(session_pk, delta)
+
+
+def hear(session_pk: int, item: Delta | Hint) -> None:
+    """Something that another process has published."""
+    topic = _topics.get(session_pk)
+    for inbox in topic.inboxes if topic else ():
+        inbox.push(item)
+
+
+def close_text(session_pk: int, message_id: int) -> None:
+    """The message is written; another one may be open already."""
+    topic = _topics.get(session_pk)
+    if topic is not None and topic.growing is not None and topic.growing.message_id == message_id:
+        topic.growing = None
+    _forget_idle(session_pk)
+
+
+def close_all() -> None:
+    """Lets every reader of this process end, also those still to come; they find the rest elsewhere."""
+    global _closed
+    _closed = True
+    for topic in _topics.values():
+        for inbox in topic.inboxes:
+            inbox.close()
+
+
+def text_of(session_pk: int, message_id: int) -> str | None:
+    """The text so far, when a run of this process is writing that message."""
+    topic = _topics.get(session_pk)
+    growing = topic.growing if topic else None
+    return growing.text() if growing and growing.message_id == message_id else None
+
+
+def _publish(session_pk: int, published: Sequence[Event]) -> None:
+    topic = _topics.get(session_pk)
+    for inbox in topic.inboxes if topic else ():
+        for event in published:
+            inbox.push(event)
+    if _sharing is not None:
+        _sharing.told(session_pk, published[-1].seq)
+
+
+_unpublished: deque[tuple[int, Sequence[Event]]] = deque()
+_woken = False
+
+
+def _committed(session: Session, published: Sequence[Event]) -> None:
+    """Hands them to the loop, which is woken once for all that comes meanwhile: waking it is a system call."""
+    global _woken
+    if _loop is None or _loop.is_closed():
+        return
+    _unpublished.append((session.pk, published))
+    if not _woken:
+        _woken = True
+        _loop.call_soon_threadsafe(_publish_all)
+
+
+def _publish_all() -> None:
+    global _woken
+    _woken = False  # before anything is taken: what comes after that wakes the loop again
+    while _unpublished:
+        _publish(*_unpublished.popleft())
+
+
+events.listen(_committed)

@@ -1,0 +1,130 @@
+"""Reading one answer off the wire: what its bytes say, how long silence may last, who is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from django.conf import settings
+
+from agents_app.llm_assembly import Assembly
+from agents_app.llm_events import BOM, MAX_EVENT_BYTES, EventReader, loads
+from sessions_app.errors import LLMCut, LLMGarbage
+
+USAGE_GRACE_SECONDS = 5  # for what may follow the finish reason
+DONE_GRACE_SECONDS = 0.25  # for the end of the body: a connection that was read to its end is used again
+LATENESS = 1 / 16  # of the idle bound; lets the timer be re-armed rarely
+# JSON may spend six bytes on one of text, and something on the frame around it.
+WIRE_FACTOR = 6
+
+
+class Reading:
+    """The bytes of one answer, an event stream or one JSON object, whichever it turns out to be."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.assembly = Assembly()
+        self.began = False  # the head of a success has come
+        self.done = False
+        self.events = 0
+        self._say = say
+        self._reader = EventReader()
+        self._whole: bytearray | None = None
+        self._sniffed = False
+
+    @property
+    def under_way(self) -> bool:
+        return self.events > 0 or self._reader.begun
+
+    @property
+    def finished(self) -> bool:
+        """The model has said all it had to say; whatever becomes of the connection."""
+        return self.done or bool(self.assembly.finish_reason)
+
+    def feed(self, data: bytes) -> None:
+        if not self._sniffed and (start := data.removeprefix(BOM).lstrip()):
+            self._sniffed = True
+            self._whole = bytearray() if start.startswith(b"{") else None
+        if self._whole is None:
+            return self._take(self._reader.feed(data))
+        self._whole += data
+        if len(self._whole) > settings.MAX_ANSWER_BYTES * WIRE_FACTOR + MAX_EVENT_BYTES:
+            raise LLMGarbage(reason="answer too big")
+        return None
+
+    def end(self) -> None:
+        """The body has ended; raises where the model cannot have finished."""
+        if self._whole is not None:
+            return self._say(self.assembly.add_whole(loads(bytes(self._whole).removeprefix(BOM))))
+        if not self.finished:
+            self._take_rest()
+        if not self.finished:
+            raise LLMCut(reason="ended early") if self.assembly.seen else LLMGarbage(reason="no answer")
+        return None
+
+    def _take(self, events: list[bytes]) -> None:
+        say, add = self._say, self.assembly.add
+        for event in events:
+            self.events += 1
+            if event == b"[DONE]":
+                self.done = True
+            elif not self.done and (text := add(loads(event))):
+                say(text)
+
+    def _take_rest(self) -> None:
+        """The last event, where only its blank line is missing; half an event is no garbage, it was cut."""
+        with suppress(LLMGarbage):
+            self._take(self._reader.end())
+
+
+class Bound:
+    """The one timer of an attempt, re-armed as complete events come."""
+
+    def __init__(self, total_seconds: float, *, streams: bool) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._ends_at = self._now() + total_seconds
+        self._armed_at = 0.0
+        self._events = -1  # complete ones heard of; -1: not even a part of one
+        self._idle_seconds = settings.LLM_IDLE_TIMEOUT_SECONDS if streams else total_seconds
+        first_seconds = settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS if streams else total_seconds
+        self.timer = asyncio.timeout_at(min(self._now() + first_seconds, self._ends_at))
+        self._closing = 0.0
+
+    def heard(self, reading: Reading) -> None:
+        """After each read. Only complete events count as life, not comments, not bytes that drip."""
+        if reading.finished:
+            self._close_in(DONE_GRACE_SECONDS if reading.done else USAGE_GRACE_SECONDS)
+        elif reading.events > self._events and reading.under_way:
+            self._events = reading.events
+            now = self._now()
+            if now - self._armed_at > self._idle_seconds * LATENESS:
+                self._armed_at = now
+                self._arm(now + self._idle_seconds * (1 + LATENESS))
+
+    def _close_in(self, grace_seconds: float) -> None:
+        if self._closing != grace_seconds:
+            self._closing = grace_seconds
+            self._arm(self._now() + min(grace_seconds, self._idle_seconds))
+
+    def _arm(self, when: float) -> None:
+        if not self.timer.expired():
+            self.timer.reschedule(min(when, self._ends_at))
+
+
+class Voice:
+    """Hands text on: all that one read brought in one call."""
+
+    def __init__(self, on_delta: Callable[[str], None]) -> None:
+        self.spoken = False
+        self._on_delta = on_delta
+        self._pieces: list[str] = []
+
+    def say(self, text: str) -> None:
+        if text:
+            self.spoken = True
+            self._pieces.append(text)
+
+    def flush(self) -> None:
+        if self._pieces:
+            text, self._pieces = "".join(self._pieces), []
+            self._on_delta(text)

@@ -1,0 +1,141 @@
+"""The benchmark: `python -m bench` runs this server and the yardsticks side by side and writes what it found.
+
+The server under test has a core of its own where there are two; the fake model and the clients have the others.
+Targets alternate within each workload, so that what else the machine does strikes all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import uvloop
+from tqdm import tqdm
+
+from bench import report, targets, trials
+from bench.processes import Process, cores, free_port
+from bench.targets import MODEL, RAW, RUNTIME, STARLETTE, Target
+from bench.trials import Result, Running
+
+HERE = Path(__file__).resolve().parent
+CORES_FOR_TWO = 6
+Trial = Callable[[Running], Awaitable[Result]]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="how often each workload is run (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=6, help="of each trial (default: %(default)s)")
+    parser.add_argument("--only", default="", help="workloads, by the names in the results, comma-separated")
+    parser.add_argument("--smoke", action="store_true", help="a few seconds that show that it works")
+    parser.add_argument("--postgres-url", default="", help="an empty database, for two processes")
+    parser.add_argument("--redis-url", default="", help="for two processes")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder for RESULTS.md and results.svg")
+    options = parser.parse_args()
+    if options.smoke:
+        options.rounds, options.seconds = 1, 0.3
+    return options
+
+
+def main() -> None:
+    options = arguments()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        found = report.Results(uvloop.run(measure(options, Path(folder))))
+    print(report.table(report.rows(found)))
+    if not options.smoke:
+        told = " ".join(one for one in sys.argv[1:] if "://" not in one)
+        (options.output / "RESULTS.md").write_text(report.page(found, told))
+        (options.output / "results.svg").write_text(report.picture(report.rows(found)))
+    if wrong := [one for one in found.results if one.errors]:
+        sys.exit(f"{len(wrong)} trials with errors, the first: {trials.as_line(wrong[0])}")
+
+
+async def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
+    """Runs every workload round by round, the targets in turn."""
+    with ExitStack() as stack:
+        running, paths = start_all(stack, options, folder)
+        plan = [
+            (trial, running[name])
+            for trial, names in workloads(options, paths)
+            for _ in range(options.rounds)
+            for name in names
+            if name in running
+        ]
+        results = []
+        with tqdm(plan, unit="trial", disable=not sys.stderr.isatty()) as bar:
+            for trial, target in bar:
+                bar.set_postfix_str(target.target.name)
+                results.append(result := await trial(target))
+                bar.write(trials.as_line(result), file=sys.stdout)
+                await asyncio.sleep(0.2)  # what the last trial left behind is not this one's
+    return results
+
+
+def workloads(options: argparse.Namespace, paths: dict[str, list[str]]) -> Iterator[tuple[Trial, list[str]]]:
+    """Each workload with the targets that it is run on."""
+    seconds, smoke = options.seconds, options.smoke
+    all_of_them: dict[str, tuple[Trial, list[str]]] = {
+        "one token": (lambda one: trials.one_token(one, seconds), [RUNTIME, RAW, STARLETTE]),
+        "one token, 1 stream": (lambda one: trials.one_token(one, seconds, 1), [RUNTIME, MODEL]),
+        "flood": (lambda one: trials.flood(one, seconds), [RUNTIME, RAW, STARLETTE, f"{RUNTIME} x 2"]),
+        "paced": (lambda one: trials.paced(one, 4 if smoke else 100, seconds), [RUNTIME, RAW, STARLETTE, MODEL]),
+        "history": (lambda one: trials.history(one, 10 if smoke else 1000), [RUNTIME]),
+        "idle WebSockets": (lambda one: trials.idle_websockets(one, 5 if smoke else 1000), [RUNTIME]),
+        "stored": (lambda one: trials.stored(one, paths, 2 if smoke else 30), [RUNTIME]),
+        "most paced": (lambda one: trials.most_paced(one, seconds), [RUNTIME, STARLETTE]),
+    }
+    wanted = options.only.split(",") if options.only else [*all_of_them][: -1 if smoke else None]
+    for name in wanted:
+        yield all_of_them[name]
+
+
+# --- what runs ---------------------------------------------------------------------------------------------------
+
+
+def start_all(
+    stack: ExitStack, options: argparse.Namespace, folder: Path
+) -> tuple[dict[str, Running], dict[str, list[str]]]:
+    """The fake model and every target, all at once: an idle one costs nothing."""
+    of_servers, of_others = cores()
+    os.sched_setaffinity(0, of_others)
+    port = free_port()
+    command = [sys.executable, "-m", "bench.upstream", str(port)]
+    model = stack.enter_context(Process(command, port=port, cores=of_others, log=folder / "model.log"))
+    here = targets.runtime(f"sqlite:///{folder / 'bench.sqlite3'}")
+    paths = fill(here, port, *((50, 200) if options.smoke else (100_000, 10_000)))
+    running = {MODEL: Running(Target(MODEL, targets.openai_request, lambda *_: []), model)}
+    for target in [here, *targets.yardsticks()]:
+        running[target.name] = stack.enter_context(_started(target, port, folder, of_servers))
+    if STARLETTE not in running:
+        print(f"{STARLETTE} is left out: pip install -r requirements-bench.txt", file=sys.stderr)
+    if options.postgres_url and options.redis_url and (os.cpu_count() or 1) >= CORES_FOR_TWO:
+        two = targets.runtime(options.postgres_url, options.redis_url, workers=2)
+        running[two.name] = stack.enter_context(_started(two, port, folder, {0, 1}))
+    return running, paths
+
+
+@contextmanager
+def _started(target: Target, model_port: int, folder: Path, on: set[int]) -> Iterator[Running]:
+    port = free_port()
+    log, env = folder / f"{target.name}.log", target.env(model_port)
+    with Process(target.command(port, model_port), port=port, cores=on, log=log, env=env) as server:
+        yield Running(target, server)
+
+
+def fill(target: Target, model_port: int, sessions: int, messages: int) -> dict[str, list[str]]:
+    command = [sys.executable, "-m", "bench.fill", str(sessions), str(messages)]
+    env = os.environ | target.env(model_port)
+    filled = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    return dict(json.loads(filled.stdout))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""One line of the log for each request, when it is over: who asked for what, how it ended, how long it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from runtime_project.origin import Scope
+
+log = structlog.stdlib.get_logger("access")
+QUIET = ("/health", "/api/v1/health", "/metrics", "/static/")  # asked by machines all day long
+
+
+@contextmanager
+def told(scope: Scope) -> Iterator[None]:
+    """Binds the correlation id for all that is logged meanwhile, also by the tasks begun here, and writes the line.
+
+    The path without its query, which is none of a log's business; `scope["status"]` is what was answered.
+    """
+    structlog.contextvars.clear_contextvars()  # a connection's next request begins in the context of its last one
+    structlog.contextvars.bind_contextvars(correlation_id=scope["correlation_id"])
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        _write(scope, time.perf_counter() - began)
+
+
+def _write(scope: Scope, seconds: float) -> None:
+    quiet = scope["path"].startswith(QUIET) and scope.get("status", 200) < 500
+    principal = scope.get("principal")
+    told = {
+        "method": scope.get("method"),
+        "path": scope["path"],
+        "status": scope.get("status"),  # none: the caller had gone before an answer, or it is a WebSocket
+        "duration_ms": round(seconds * 1000, 1),
+        "address": scope["address"],
+        "who": (principal.name or None) if principal else None,
+    }
+    kind = "websocket" if scope["type"] == "websocket" else "request"
+    (log.debug if quiet else log.info)(kind, **{name: value for name, value in told.items() if value is not None})

@@ -1,0 +1,241 @@
+"""How lines of the log are written: one pipeline for our own and for every library's. Used by settings.py: imports no
+Django.
+
+Nothing of what people or models wrote, and no secret, may pass above DEBUG: secrets are known by the names of their
+fields, by their look, and by heart; what an exception says is left out unless it is known to be about the program.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, MutableMapping
+from typing import Any
+
+import orjson
+import structlog
+from structlog.typing import EventDict
+
+REDACTED = "[redacted]"
+MIN_SECRET_CHARACTERS = 6  # a shorter one, replaced wherever it stands, would spoil every line
+NESTED_LEVELS = 4
+SECRET_NAMES = re.compile(
+    r"authorization|cookie|credential|password|passwd|secret|api[_-]?key|internal[_-]?auth|private[_-]?key|(^|[_-])token$",
+    re.IGNORECASE,
+)
+# What stands after the name of a header or a parameter, what begins like a key, a JWT, and a URL's password.
+SECRET_LOOKS = re.compile(
+    r"(?P<before>\bBearer\s+|\bBasic\s+(?=[A-Za-z0-9+/=]{8})"
+    r"|(?:x[-_]internal[-_]auth|authorization|api[-_]?key|password|passwd|secret|\baccess_token|\btoken)['\"]?\s*[=:]\s*"
+    r"(?:b?['\"])?(?:Bearer\s+|Basic\s+)?)[^\s'\",;&)}\]]+"
+    r"|\bsk-[A-Za-z0-9_-]{6,}|\bkey-[0-9a-f]{8}\.[A-Za-z0-9_-]{8,}"
+    r"|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?"
+    r"|(?P<address>\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)",
+    re.IGNORECASE,
+)
+# Most lines hold none of it: one look for these is cheaper than the search.
+MAY_HOLD = re.compile(r"bearer|basic|auth|key|passw|secret|token|sk-|eyj|://", re.IGNORECASE)
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+PLAIN_TYPES = frozenset({int, float, bool, type(None)})
+OURS = frozenset({"level", "logger", "timestamp"})  # fields whose values nobody sends
+# Exceptions that speak of the program and its surroundings, never of what somebody sent.
+PLAIN = (OSError, ImportError, NameError, AttributeError, TypeError, NotImplementedError, RecursionError, MemoryError)
+PLAIN_NAMES = frozenset({"ImproperlyConfigured", "AppRegistryNotReady", "CommandError"})
+
+
+def config(*, level: str, form: str, secrets: Iterable[str]) -> dict[str, Any]:
+    """Django's LOGGING. `form`: json, text, or auto: text at a terminal."""
+    readable = form == "text" or (form == "auto" and sys.stderr.isatty())
+    known = sorted({secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS}, key=len, reverse=True)
+    by_heart = re.compile("|".join(map(re.escape, known))) if known else None
+    # No line says where in the code it was written, nor by which thread: not to find that out makes lines cheaper.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"told_elsewhere": {"()": ToldElsewhere}},
+        "formatters": {
+            "line": {
+                "()": Lines,
+                "processors": _pipeline(readable, verbose=level == "DEBUG", by_heart=by_heart),
+            }
+        },
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["told_elsewhere"]},
+        },
+        "root": {"handlers": ["stderr"], "level": level},
+        # httpx writes every address at INFO; a query string is none of a log's business.
+        "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpcore", "daphne", "websockets", "asyncio")}
+        # Its receiver writes a traceback a second while Redis is away; ours is the line that says so.
+        | {"django.db.backends": {"level": "INFO"}, "channels_redis": {"level": "CRITICAL"}}
+        # Django's own handlers would write their lines a second time, and not our way.
+        | {name: {"level": "INFO", "handlers": [], "propagate": True} for name in ("django", "django.server")}
+        # The same of the job queue while PostgreSQL is away; what a job raises is logged where it is run.
+        | {"procrastinate": {"level": "CRITICAL"}},
+    }
+
+
+class Lines(logging.Formatter):
+    """What structlog's ProcessorFormatter does, without a copy of each record: here is one handler, and it reads a
+    record once."""
+
+    def __init__(self, processors: list[Any]) -> None:
+        super().__init__()
+        self._processors = processors
+
+    def format(self, record: logging.LogRecord) -> str:
+        if isinstance(record.msg, dict) and hasattr(record, "_name"):  # our own loggers'
+            line: Any = {**record.msg, "_record": record, "_from_structlog": True}
+        else:
+            line = {"event": record.getMessage(), "_record": record, "_from_structlog": False}
+            line |= {"exc_info": record.exc_info} if record.exc_info else {}
+            line = _with_extras(logging.root, "", line)
+        method = record.levelname.lower()
+        for process in self._processors:
+            line = process(None, method, line)
+        return str(line)
+
+
+_with_extras = structlog.stdlib.ExtraAdder()
+
+
+class ToldElsewhere(logging.Filter):
+    """Django's line for every 4xx and 5xx says what the access line says; with an exception it says more."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.name != "django.request" or bool(record.exc_info)
+
+
+def _pipeline(readable: bool, *, verbose: bool, by_heart: re.Pattern[str] | None) -> list[Any]:
+    written: list[Any] = [_escaped, structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )] if readable else [_as_json]  # fmt: skip
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        functools.partial(_with_exception, verbose),
+        functools.partial(_without_secrets, by_heart),
+        *written,
+    ]
+
+
+# --- what must not be written ------------------------------------------------------------------------------------
+
+
+def _without_secrets(by_heart: re.Pattern[str] | None, _: Any, __: str, line: EventDict) -> EventDict:
+    line.pop("color_message", None)  # of uvicorn: the event once more
+    if line.get("logger") == "asyncio":  # the lines after the first show the exception of a task, with its words
+        line["event"] = str(line["event"]).partition("\n")[0]
+    if _is_plain(line, by_heart):
+        return line
+    for name, value in line.items():
+        if name not in OURS:
+            line[name] = _clean(name, value, by_heart)
+    return line
+
+
+def _is_plain(line: EventDict, by_heart: re.Pattern[str] | None) -> bool:
+    """Whether there is nothing to look for, as in most lines: one look at all values together finds no trace."""
+    texts = []
+    for name, value in line.items():
+        if _names_a_secret(name):
+            return False
+        if type(value) is str:
+            texts.append(value)
+        elif type(value) not in PLAIN_TYPES:
+            return False
+    together = "\n".join(texts)
+    return not MAY_HOLD.search(together) and (by_heart is None or not by_heart.search(together))
+
+
+@functools.lru_cache(1000)
+def _names_a_secret(name: str) -> bool:
+    return bool(SECRET_NAMES.search(name))
+
+
+def _clean(name: str, value: Any, by_heart: re.Pattern[str] | None, depth: int = 0) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    if _names_a_secret(name):
+        return REDACTED
+    if isinstance(value, MutableMapping) and depth < NESTED_LEVELS:
+        return {str(key): _clean(str(key), inner, by_heart, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple) and depth < NESTED_LEVELS:
+        return [_clean("", inner, by_heart, depth + 1) for inner in value]
+    return clean(value if isinstance(value, str) else str(value), by_heart)
+
+
+def clean(text: str, by_heart: re.Pattern[str] | None = None) -> str:
+    """The text without what is, or looks like, a secret."""
+    if by_heart is not None:
+        text = by_heart.sub(REDACTED, text)
+    return SECRET_LOOKS.sub(_redacted, text) if MAY_HOLD.search(text) else text
+
+
+def _redacted(found: re.Match[str]) -> str:
+    return (found["before"] or found["address"] or "") + REDACTED
+
+
+def _with_exception(verbose: bool, _: Any, __: str, line: EventDict) -> EventDict:
+    given = line.pop("exc_info", None)
+    error = given[1] if isinstance(given, tuple) else given
+    if given is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        line["exception"] = "\n".join(_told(error, verbose))
+    return line
+
+
+def _told(error: BaseException, verbose: bool) -> Iterator[str]:
+    """A traceback as Python writes it, but for what the exception says where that may be somebody's words."""
+    if verbose:
+        yield "".join(traceback.format_exception(error)).rstrip()
+        return
+    chain: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in chain:
+        chain.append(one)
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    for one in reversed(chain):
+        yield "Traceback (most recent call last):"
+        yield "".join(traceback.format_tb(one.__traceback__)).rstrip()
+        yield _named(one)
+
+
+def _named(error: BaseException) -> str:
+    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    if isinstance(error, PLAIN) or type(error).__name__ in PLAIN_NAMES or hasattr(error, "retryable"):
+        return f"{kind}: {error}"
+    return kind
+
+
+# --- how it is written -------------------------------------------------------------------------------------------
+
+
+def _as_json(_: Any, __: str, line: EventDict) -> str:
+    try:
+        return orjson.dumps(line, default=str).decode()
+    except TypeError:  # half a character, a number beyond 64 bits
+        return json.dumps(line, default=str)
+
+
+def _escaped(_: Any, __: str, line: EventDict) -> EventDict:
+    """No line of a terminal is made by what a client sent."""
+    return {
+        name: value.translate(CONTROL) if isinstance(value, str) and name != "exception" else value
+        for name, value in line.items()
+    }

@@ -1,0 +1,75 @@
+"""Who holds which run, until when, and what becomes of a run whose owner is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from sessions_app import closing, database, events, writing
+from sessions_app.errors import RunInterrupted
+from sessions_app.models import HANDED_OVER, Message, MessageState, Run, RunState
+from sessions_app.prepared import Slot, Update
+from sessions_app.steps import Outcome
+
+_KEEP_TEXT = Update(lambda: Message.objects.filter(pk=Slot("message"), state=MessageState.OPEN), ("content",))
+
+
+def tick(owner: str, at_work: Sequence[int], texts: dict[int, tuple[int, str]]) -> tuple[set[int], set[int]]:
+    """One transaction a second for all runs of a process: renews their leases and keeps their texts.
+
+    `texts`: run -> (open message, its text so far). Returns the runs still ours, and those asked to stop. A run in our
+    name that is not `at_work` here (its commit was never confirmed) is left to its lease.
+    """
+    with database.atomic():
+        until = Now() + timedelta(seconds=settings.LEASE_SECONDS)
+        mine = Run.objects.filter(lease_owner=owner, state=RunState.RUNNING, pk__in=at_work)
+        mine.update(lease_until=until)
+        rows = dict(mine.values_list("pk", "cancel_requested_at"))
+        for run_id, (message_id, text) in texts.items():
+            if run_id in rows:
+                _KEEP_TEXT.run(message=message_id, content=text)
+    return set(rows), {pk for pk, asked in rows.items() if asked}
+
+
+def asked_to_stop(at_work: Sequence[int]) -> list[int]:
+    """Of the runs at work in a process those that somebody wants stopped."""
+    asked = Run.objects.filter(state=RunState.RUNNING, cancel_requested_at__isnull=False, pk__in=at_work)
+    return list(asked.values_list("pk", flat=True))
+
+
+def owners() -> list[str]:
+    """Who holds the runs at work."""
+    held = Run.objects.filter(state=RunState.RUNNING).exclude(lease_owner=HANDED_OVER)
+    return list(held.values_list("lease_owner", flat=True).distinct())
+
+
+def end_leases(owners: Sequence[str]) -> None:
+    """Their runs have nobody any more: what would be found when the leases run out may be found now."""
+    Run.objects.filter(state=RunState.RUNNING, lease_owner__in=owners).update(lease_until=Now())
+
+
+def expired() -> list[int]:
+    """Sessions whose active run has lost its owner."""
+    return list(late().exclude(lease_owner=HANDED_OVER).values_list("session_id", flat=True))
+
+
+def late() -> QuerySet[Run]:
+    """Runs at work whose time has run out."""
+    return Run.objects.filter(state=RunState.RUNNING, lease_until__lt=Now()).order_by("lease_until")
+
+
+def interrupt_expired(session_pk: int) -> Outcome | None:
+    """Ends a run whose owner is gone as interrupted, with the text that was kept. Its last activity stays."""
+    with writing.locked(session_pk) as change:
+        run = late().exclude(lease_owner=HANDED_OVER).filter(session=change.session).first()
+        if run is None:
+            return None
+        message = closing.close_open_message(change, run)
+        kept = len(message.content) if message else 0
+        fault = RunInterrupted(kept=kept)
+        closing.end_with_fault(change, run, RunState.INTERRUPTED, events.TASK_INTERRUPTED, fault)
+        return Outcome(change.session, change.events, run)

@@ -1,0 +1,250 @@
+"""Statements of a turn, written by Django from the models once and then run again with other values.
+
+Writing the SQL is most of what a statement costs through the ORM: several times what the database needs for it. Here a
+queryset with `Slot`s where values belong is compiled once a thread (threads and databases never change), and rows come
+back as what the queryset gives: models, or tuples for `values_list`. Nothing here knows a table or a column by name.
+
+    BY_NAME = Select(lambda: Session.objects.filter(session_id=Slot("name")))
+    BY_NAME.first(name="s1")
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from django.db import DEFAULT_DB_ALIAS, connections, models
+from django.db.models import Value, sql
+from django.db.models.fields.json import JSONField
+from django.db.models.query import ModelIterable
+
+from sessions_app import rows
+
+R = TypeVar("R")
+_thread = threading.local()
+
+Store = Callable[[Any], Any]
+# Values of these types are bound as they are, in fields that do not wrap them in JSON.
+PLAIN: frozenset[Any] = frozenset({str, int, bool, float, type(None)})
+NOTHING: frozenset[Any] = frozenset()
+AT_ONCE = 40  # rows; SQLite binds no more than 999 values
+MOMENTS = 64
+
+
+class Slot(Value):
+    """The place of a value in a prepared statement, named."""
+
+    def __init__(self, name: str, output_field: models.Field[Any, Any] | None = None) -> None:
+        super().__init__(name, output_field=output_field)
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        return "%s", (self,)
+
+
+class _Statement:
+    """One statement of the current thread's connection; compiled at its first use."""
+
+    def compiled(self) -> Any:
+        try:
+            return _thread.statements[self]
+        except AttributeError:
+            _thread.statements = {}
+        except KeyError:
+            pass
+        _thread.statements[self] = made = self.compile(connections[DEFAULT_DB_ALIAS])
+        return made
+
+    def compile(self, connection: Any) -> Any:
+        """What a run of the statement needs; the thread's own connection is found once, which is not free either."""
+        raise NotImplementedError
+
+
+class _Text:
+    """A statement's text, ready for its connection's driver."""
+
+    def __init__(self, connection: Any, text: str) -> None:
+        self.connection, self._text = connection, text
+        self._ready, self._cursor = text, connection.create_cursor
+        if connection.vendor == "sqlite":
+            self._ready = text.replace("%s", "?").replace("%%", "%")
+            self._cursor = lambda: connection.connection.cursor()
+
+    def execute(self, values: Sequence[Any]) -> Any:
+        """The driver's cursor. Django's own goes through the text for placeholders each time; it is taken when
+        somebody looks on, such as a test that counts statements."""
+        connection = self.connection
+        if connection.execute_wrappers or connection.queries_logged:
+            cursor = connection.cursor()
+            cursor.execute(self._text, values)
+            return cursor
+        if connection.connection is None:
+            connection.ensure_connection()
+        if connection.needs_rollback:
+            connection.validate_no_broken_transaction()
+        with connection.wrap_database_errors:
+            cursor = self._cursor()
+            cursor.execute(self._ready, values)
+            return cursor
+
+
+class Select(_Statement, Generic[R]):
+    """The rows of a queryset."""
+
+    def __init__(self, queryset: Callable[[], models.QuerySet[Any, R]]) -> None:
+        self._queryset = queryset
+
+    def compile(self, connection: Any) -> tuple[_Text, Sequence[Any], list[Any], Callable[[Sequence[Any]], R]]:
+        queryset = self._queryset()
+        compiler = queryset.query.get_compiler(connection=connection)
+        text, params = compiler.as_sql()
+        columns = [column for column, *_ in compiler.select]
+        converters = [
+            (position, converter, expression)
+            for position, (some, expression) in compiler.get_converters(columns).items()
+            for converter in some
+        ]
+        return _Text(connection, text), params, converters, _maker(queryset, compiler)
+
+    def all(self, **values: Any) -> list[R]:
+        text, params, converters, make = self.compiled()
+        bound = [values[param.value] if isinstance(param, Slot) else param for param in params]
+        with text.connection.wrap_database_errors:
+            found: Iterable[Any] = text.execute(bound).fetchall()
+        if converters:
+            found = [_converted(row, converters, text.connection) for row in found]
+        return [make(row) for row in found]
+
+    def first(self, **values: Any) -> R | None:
+        """The first row, of a queryset that has an order or gives no more than one."""
+        return next(iter(self.all(**values)), None)
+
+
+def _converted(row: Sequence[Any], converters: list[Any], connection: Any) -> Sequence[Any]:
+    values = None
+    for position, converter, expression in converters:
+        if row[position] is not None:
+            values = values or list(row)
+            values[position] = converter(values[position], expression, connection)
+    return values or row
+
+
+def _maker(queryset: models.QuerySet[Any, Any], compiler: Any) -> Callable[[Sequence[Any]], Any]:
+    """Makes of a row what the queryset would: the way of `ModelIterable`, or a tuple."""
+    if queryset._iterable_class is not ModelIterable:
+        return tuple
+    model, database = compiler.klass_info["model"], queryset.db
+    places = {compiler.select[place][0].target.attname: place for place in compiler.klass_info["select_fields"]}
+    places |= compiler.annotation_col_map
+    return lambda row: rows.stored(model, database, {name: row[place] for name, place in places.items()})
+
+
+class Update(_Statement):
+    """Sets columns of the rows that a queryset with Slots names; `columns` are set to the values of the same names."""
+
+    def __init__(self, queryset: Callable[[], models.QuerySet[Any]], columns: Sequence[str]) -> None:
+        self._queryset, self._columns = queryset, columns
+
+    def compile(self, connection: Any) -> tuple[_Text, list[tuple[Any, frozenset[Any], Store]]]:
+        queryset = self._queryset()
+        query: Any = queryset.query.chain(sql.UpdateQuery)
+        known = {field.name: field for field in queryset.model._meta.concrete_fields}
+        fields = [known[name] for name in self._columns]
+        query.add_update_fields([(field, None, Slot(field.name, field)) for field in fields])
+        text, params = query.get_compiler(connection=connection).as_sql()
+        stores = {field.name: _store(field, connection) for field in fields}
+        return _Text(connection, text), [(param, *stores.get(_name(param), _AS_IT_IS)) for param in params]
+
+    def run(self, **values: Any) -> int:
+        """How many rows it changed."""
+        text, params = self.compiled()
+        bound = []
+        for param, plain, store in params:
+            value = values[param.value] if isinstance(param, Slot) else param
+            bound.append(value if type(value) in plain else store(value))
+        return int(text.execute(bound).rowcount)
+
+    def set(self, row: models.Model, **values: Any) -> int:
+        """The columns of a model's instance, as they are in it."""
+        return self.run(**values, **{name: getattr(row, name) for name in self._columns})
+
+
+def _name(param: Any) -> str:
+    return str(param.value) if isinstance(param, Slot) else ""
+
+
+class _Insert(_Statement):
+    """So many rows of a model at once."""
+
+    def __init__(self, model: type[models.Model], rows: int) -> None:
+        self._model, self._rows = model, rows
+        self.fields = [field for field in model._meta.concrete_fields if not field.generated and not field.primary_key]
+        self._key = model._meta.pk.attname
+        self._relations = [(field.name, field.attname) for field in self.fields if field.is_relation]
+
+    def compile(self, connection: Any) -> tuple[_Text, list[tuple[str, frozenset[Any], Store]]]:
+        query = sql.InsertQuery(self._model)
+        # Expressions, so that PostgreSQL too is given a placeholder for each value.
+        sample = self._model(**{field.attname: Slot(field.name, field) for field in self.fields})
+        query.insert_values(self.fields, [sample] * self._rows, raw=True)
+        compiler: Any = query.get_compiler(connection=connection)
+        compiler.returning_fields = [self._model._meta.pk]
+        [(text, _)] = compiler.as_sql()
+        return _Text(connection, str(text)), [(field.attname, *_store(field, connection)) for field in self.fields]
+
+    def run(self, rows: Sequence[models.Model]) -> None:
+        text, columns = self.compiled()
+        values: list[Any] = []
+        for row in rows:
+            known, related = row.__dict__, row._state.fields_cache
+            for name, attname in self._relations:  # what was stored after the row was made has its key only now
+                if known[attname] is None and (one := related.get(name)) is not None:
+                    known[attname] = one.pk
+            values += [value if type(value := known[name]) in plain else store(value) for name, plain, store in columns]
+        with text.connection.wrap_database_errors:
+            keys = text.execute(values).fetchall()
+        for row, (key,) in zip(rows, keys, strict=True):
+            row.__dict__[self._key], row._state.adding, row._state.db = key, False, text.connection.alias
+
+
+_inserts: dict[tuple[type[models.Model], int], _Insert] = {}
+
+
+def insert(rows: Sequence[models.Model]) -> None:
+    """Stores new rows of one model, and gives them their keys. No signals are sent, no field sets itself."""
+    model = type(rows[0])
+    for first in range(0, len(rows), AT_ONCE):
+        some = rows[first : first + AT_ONCE]
+        key = model, len(some)
+        if key not in _inserts:
+            _inserts[key] = _Insert(*key)
+        _inserts[key].run(some)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_AS_IT_IS = NOTHING, _as_it_is
+
+
+def _store(field: models.Field[Any, Any], connection: Any) -> tuple[frozenset[Any], Store]:
+    """Which types of a field's values the database takes as they are, and what makes the others fit for it."""
+
+    if type(field) is models.DateTimeField:
+        return PLAIN, _moment(connection)
+
+    def store(value: Any) -> Any:
+        return field.get_db_prep_save(value, connection)
+
+    return (NOTHING if isinstance(field, JSONField) else PLAIN), store
+
+
+def _moment(connection: Any) -> Store:
+    """What makes moments fit for the thread's database: one for all columns, since a change says `now` in many."""
+    if not hasattr(_thread, "moment"):
+        field = models.DateTimeField()
+        _thread.moment = lru_cache(MOMENTS)(lambda value: field.get_db_prep_save(value, connection))
+    made: Store = _thread.moment
+    return made
