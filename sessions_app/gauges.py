@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from django.db.models import Max, Min, QuerySet, Sum
-from django.db.models.functions import Now
+from django.db.models import F, Max, Min, QuerySet, Sum
+from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
 from sessions_app import database, leases, tallies
@@ -49,6 +49,11 @@ def stuck_runs() -> int:
 def note_broken(by: str, count: int) -> None:
     """How many broken states the watchdog, or `manage.py doctor`, has found at its last look, and could not repair."""
     Tally.objects.update_or_create(name=BROKEN, label=by, defaults={"value": count})
+
+
+def note_repaired(count: int) -> None:
+    """So many fewer than at anybody's last look."""
+    Tally.objects.filter(name=BROKEN).update(value=Greatest(F("value") - count, 0))
 
 
 def broken_states() -> int:

@@ -1,4 +1,8 @@
-"""The doctor's page: what is broken by named check, and its repair."""
+"""The doctor's page: what is broken by named check, and its repair.
+
+It asks what an index answers, however much is stored; the checks that read every session, message and event only when
+somebody wants the whole (`?whole=1`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import path
+from django.urls import path, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
@@ -20,7 +24,7 @@ from django.views.decorators.http import require_POST
 from sessions_app import batches, doctor, gauges
 from sessions_app.admin import background, shown
 from sessions_app.admin.actions import operator
-from sessions_app.doctor import BROKEN, Broken, Finding
+from sessions_app.doctor import BROKEN, WATCHED, Broken, Finding
 from sessions_app.models import Session
 
 REPAIRS = "sessions_app.change_session"
@@ -69,14 +73,18 @@ def urls(model_admin: Any) -> list[Any]:
 def _page(model_admin: Any, request: HttpRequest) -> HttpResponse:
     if not model_admin.has_view_permission(request):
         raise PermissionDenied
-    found = doctor.examine()
+    is_whole = bool(request.GET.get("whole"))
+    found = doctor.examine(() if is_whole else WATCHED)
     checks = [Check(broken, [one for one in found if one.broken is broken]) for broken in BROKEN]
+    asked = [check for check in checks if is_whole or check.broken.name in WATCHED]
     context = {
         **model_admin.admin_site.each_context(request),
         "title": _("Doctor"),
         "opts": model_admin.opts,
-        "broken": [check for check in checks if check.findings],
-        "sound": [check for check in checks if not check.findings],
+        "broken": [check for check in asked if check.findings],
+        "sound": [check for check in asked if not check.findings],
+        "unasked": [check for check in checks if check not in asked],
+        "is_whole": is_whole,
         "count": len(found),
         "may_repair": request.user.has_perm(REPAIRS),
         "can_repair": any(finding.broken.repair for finding in found),
@@ -85,7 +93,8 @@ def _page(model_admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def _repair(model_admin: Any, request: HttpRequest) -> HttpResponse:
-    """One finding (`check` and `session`), all of a check, or all there is. What has healed meanwhile is left alone."""
+    """One finding (`check` and `session`), all of a check, or all that the page has found. What has healed meanwhile is
+    left alone."""
     if not request.user.has_perm(REPAIRS):
         raise PermissionDenied
     found = _asked_for(request)
@@ -93,15 +102,16 @@ def _repair(model_admin: Any, request: HttpRequest) -> HttpResponse:
         return _in_background(request, found)
     done = [finding for finding in found if doctor.repair(finding, who=operator(request))]
     _note(model_admin, request, done, len(found) - len(done))
-    gauges.note_broken(gauges.DOCTOR, len(doctor.examine()))  # the home page shows it
-    return redirect(PAGE)
+    gauges.note_repaired(len(done))
+    return redirect(reverse(PAGE) + ("?whole=1" if request.POST.get("whole") else ""))
 
 
 def _asked_for(request: HttpRequest) -> list[Finding]:
     check, session = request.POST.get("check", ""), request.POST.get("session", "")
     if check and check not in {broken.name for broken in BROKEN}:
         raise Http404
-    found = [finding for finding in doctor.examine([check] if check else []) if finding.broken.repair]
+    names = [check] if check else () if request.POST.get("whole") else WATCHED
+    found = [finding for finding in doctor.examine(names) if finding.broken.repair]
     return [finding for finding in found if not session or str(finding.session_pk) == session]
 
 
