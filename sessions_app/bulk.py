@@ -55,7 +55,8 @@ def _command(name: str) -> Callable[[Session, Arguments, str], object]:
 def _delete(session: Session, arguments: Arguments, who: str) -> None:
     """With `unused_since` only what nobody has used since then: what was agreed to was old."""
     agreed = parse_datetime(arguments.get("unused_since", ""))
-    if agreed is not None and session.last_activity >= agreed:
+    held = Session.objects.select_for_update().filter(pk=session.pk)  # nobody begins to use it between look and deed
+    if agreed is not None and any(row.last_activity >= agreed for row in held):
         raise NothingToDo(why=_("it was used meanwhile"))
     services.delete_session(session.session_id, who=who)
 

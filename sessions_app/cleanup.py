@@ -19,6 +19,7 @@ from sessions_app.errors import SessionInUse
 from sessions_app.models import (
     Approval,
     ApprovalState,
+    Batch,
     DeliveryState,
     Event,
     EventDelivery,
@@ -184,13 +185,19 @@ def _asked_and_counted(retention: Retention) -> QuerySet[LLMRequest]:
     return _asked(retention).filter(counted=True)
 
 
-Found = Callable[[Retention], QuerySet[EventDelivery] | QuerySet[LLMRequest]]
+def _over(retention: Retention) -> QuerySet[Batch]:
+    """Actions in the background that have ended; their trace in the audit stays."""
+    return Batch.objects.filter(ended_at__lt=retention.stored)
+
+
+Found = Callable[[Retention], QuerySet[EventDelivery] | QuerySet[LLMRequest] | QuerySet[Batch]]
 
 
 def _remover(name: str, find: Found, expected: Found) -> Chore:
     def remove(retention: Retention, portion: Portion) -> int:
         with database.atomic():
-            count, _ = find(retention).filter(pk__in=portion.ids).delete()
+            going = find(retention).filter(pk__in=portion.ids)
+            count = going.delete()[1].get(going.model._meta.label, 0)
             if count:
                 facts = {"count": count, "before": str(retention.stored)}
                 audit.record_installation(audit.RETENTION, retention.who, subject=name.replace(" ", "_"), after=facts)
@@ -209,6 +216,7 @@ def _remover(name: str, find: Found, expected: Found) -> Chore:
 CHORES = (
     _remover("model requests", _asked_and_counted, expected=_asked),
     _remover("deliveries", _delivered, expected=_delivered),
+    _remover("background actions", _over, expected=_over),
     Chore(
         "events",
         is_wanted=lambda retention: retention.stored is not None,

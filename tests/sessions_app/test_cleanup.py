@@ -32,6 +32,8 @@ from sessions_app.errors import CursorExpired, SessionExpired, SessionNotFound
 from sessions_app.models import (
     Approval,
     AuditEntry,
+    Batch,
+    BatchPart,
     DeliveryState,
     Event,
     EventDelivery,
@@ -307,6 +309,17 @@ def test_deliveries_that_were_made_go_before_their_events() -> None:
     assert json.loads(entry.after)["count"] == 1
 
 
+def test_actions_in_the_background_go_when_they_ended_long_ago() -> None:
+    for action, ended in (("old", days_ago(20)), ("young", days_ago(1)), ("at work", None)):
+        batch = Batch.objects.create(action=action, ended_at=ended)
+        BatchPart.objects.create(batch=batch, number=0, chosen=[1])
+    assert cleaned()["background actions"] == 1
+    assert set(Batch.objects.values_list("action", flat=True)) == {"young", "at work"}
+    assert BatchPart.objects.count() == 2
+    entry = AuditEntry.objects.filter(session=None, subject="background_actions").get()
+    assert json.loads(entry.after)["count"] == 1
+
+
 def test_a_request_to_the_model_goes_only_when_it_is_counted() -> None:
     old_and_new()
     kept = Retention.by_settings()
@@ -377,6 +390,7 @@ def test_a_dry_run_counts_and_changes_nothing() -> None:
     assert counted == [
         "model requests: 1 would go",  # although nobody has counted it yet
         "deliveries: 0 would go",
+        "background actions: 0 would go",
         f"events: {rows} would go",
         "sessions to expire: 1 would go",
         "sessions to purge: 0 would go",
@@ -397,10 +411,11 @@ def test_a_dry_run_counts_what_then_goes() -> None:
     Session.objects.filter(session_id="expired long ago").update(is_active=False, expired_at=days_ago(40))
     for event in Event.objects.filter(type="TaskCompleted"):
         EventDelivery.objects.create(event=event, handler="h", state="delivered", delivered_at=event.at)
+    Batch.objects.create(action="expire", state="finished", ended_at=days_ago(20))
     before = [line.split(" would go")[0] for line in command("--dry-run").splitlines()]
     done = command().splitlines()
     assert [f"{one} of {one.rpartition(': ')[2]} done" for one in before] == done
-    assert [int(one.rpartition(": ")[2]) > 0 for one in before] == [True] * 5
+    assert [int(one.rpartition(": ")[2]) > 0 for one in before] == [True] * 6
     sound()
 
 
