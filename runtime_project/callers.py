@@ -16,7 +16,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from runtime_project import tokens
 from runtime_project.keyring import keyring
 from runtime_project.origin import Scope, headers_of
-from sessions_app import database, owners
+from sessions_app import audit, database, owners
 from sessions_app.errors import RuntimeFault
 from sessions_app.keys import ENVIRONMENT
 
@@ -140,4 +140,4 @@ def _operator(session_key: str) -> Principal | None:
     if not user.has_perm("sessions_app.view_session"):
         return None
     acts, decides = (user.has_perm(f"sessions_app.change_{model}") for model in ("session", "approval"))
-    return Principal(user.get_username(), may_act=acts, may_decide=decides, login=session_key)
+    return Principal(audit.operator(user.get_username()), may_act=acts, may_decide=decides, login=session_key)

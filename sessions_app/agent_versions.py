@@ -94,10 +94,10 @@ def save(agent: str, overrides: Overrides, *, who: str, note: str = "", seen: in
         return made
 
 
-def restore(agent: str, number: int, *, who: str) -> AgentVersion | None:
-    """Makes the agent what it was in a version, as a new version; None when it is that already. Raises
-    VersionNotFound."""
-    return save(agent, told(version(agent, number)), who=who, note=f"Rolled back to version {number}")
+def restore(agent: str, number: int, *, who: str, seen: int | None = None) -> AgentVersion | None:
+    """Makes the agent what it was in a version, as a new version; None when it is that already. `seen` as for `save`.
+    Raises VersionNotFound, ChangedMeanwhile."""
+    return save(agent, told(version(agent, number)), who=who, note=f"Rolled back to version {number}", seen=seen)
 
 
 def _lock() -> None:

@@ -109,6 +109,11 @@ def end_chains(sessions: QuerySet[Session], action: str, who: str, *, correlatio
     QuerySet.delete(AuditEntry.objects.filter(session__in=[pk for pk, *_ in going]))
 
 
+def operator(name: str) -> str:
+    """Whoever is logged in to the admin under this name, as much of it as the columns hold."""
+    return f"operator:{name}"[:WHO_CHARACTERS]
+
+
 def shell_user() -> str:
     """Who runs a `manage.py` command, as far as the system knows."""
     try:

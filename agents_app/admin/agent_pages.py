@@ -151,6 +151,7 @@ def version(one: AgentVersion, against: str) -> dict[str, Any]:
         "title": _("Version {number} of {agent}").format(number=one.number, agent=shown.visible(own.name)),
         "agent": own,
         "version": one,
+        "newest": newest,
         "is_newest": newest is not None and newest.number == one.number,
         "in_code": any(agent.type == one.agent for agent in agents.everyone()),
         "against": against,

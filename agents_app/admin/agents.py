@@ -22,11 +22,13 @@ from agents_app.admin import agent_pages
 from agents_app.admin.agent_forms import DraftForm, TrialForm
 from agents_app.agents import Agent
 from sessions_app import agent_versions, correlation
+from sessions_app.admin.actions import operator
 from sessions_app.admin.stored import StoredRows
 from sessions_app.agent_versions import ChangedMeanwhile
 from sessions_app.models import AgentVersion
 
 CHANGE, TRY = "sessions_app.change_agentversion", "sessions_app.try_agentversion"
+MAX_DIGITS = 18
 OF_AGENT = "admin:sessions_app_agentversion_agent"
 
 
@@ -83,12 +85,16 @@ class AgentVersionAdmin(StoredRows):
     def reset(self, request: HttpRequest, agent_type: str) -> HttpResponse:
         """Back to the code's definition, as a version."""
         self._may(request, request.user.has_perm(CHANGE))
-        return self._set(request, _own(agent_type).type, {}, note="As in the code")
+        own = _own(agent_type)
+        try:
+            return self._set(request, own.type, {}, note="As in the code", seen=_seen(request))
+        except ChangedMeanwhile as error:
+            return self._look_again(request, own, error)
 
     def _set(
-        self, request: HttpRequest, agent_type: str, told: dict[str, Any], *, note: str, seen: int | None = None
+        self, request: HttpRequest, agent_type: str, told: dict[str, Any], *, note: str, seen: int
     ) -> HttpResponse:
-        made = agent_versions.save(agent_type, told, who=request.user.get_username(), note=note, seen=seen)
+        made = agent_versions.save(agent_type, told, who=operator(request), note=note, seen=seen)
         self._told(request, made)
         return redirect(OF_AGENT, agent_type)
 
@@ -110,7 +116,7 @@ class AgentVersionAdmin(StoredRows):
         if not form.is_valid():
             wrong = {"wrong": agent_pages.wrong(form)}
             return self._page(request, "agent_result", wrong) if by_script else self._form(request, own, form)
-        draft, message, who = form.fitted.agent, form.cleaned_data["message"], request.user.get_username()
+        draft, message, who = form.fitted.agent, form.cleaned_data["message"], operator(request)
         if by_script:
             heard = playground.heard(draft, message, who=who, correlation_id=correlation.current())
             lines = agent_pages.lines(heard, get_language() or "en")
@@ -140,10 +146,18 @@ class AgentVersionAdmin(StoredRows):
         self._may(request, request.user.has_perm(CHANGE))
         version = get_object_or_404(AgentVersion, number=number)
         own = _own(version.agent)
-        self._told(request, agent_versions.restore(own.type, number, who=request.user.get_username()))
+        try:
+            self._told(request, agent_versions.restore(own.type, number, who=operator(request), seen=_seen(request)))
+        except ChangedMeanwhile as error:
+            return self._look_again(request, own, error)
         return redirect(OF_AGENT, own.type)
 
     # --- what they share ---
+
+    def _look_again(self, request: HttpRequest, own: Agent, error: ChangedMeanwhile) -> HttpResponse:
+        told = _("Somebody else has saved version {number} meanwhile; nothing was changed. Look at it first.")
+        self.message_user(request, told.format(number=error.newest), messages.ERROR)
+        return redirect(OF_AGENT, own.type)
 
     def _may(self, request: HttpRequest, allowed: bool) -> None:
         if not allowed:
@@ -152,6 +166,13 @@ class AgentVersionAdmin(StoredRows):
     def _page(self, request: HttpRequest, template: str, told: dict[str, Any]) -> HttpResponse:
         context = {**self.admin_site.each_context(request), "opts": self.opts, **told}
         return TemplateResponse(request, f"admin/agents_app/{template}.html", context)
+
+
+def _seen(request: HttpRequest) -> int:
+    """The number of the version that the page showed as the one that applies; -1, which none has, where it is no
+    number."""
+    seen = request.POST.get("seen", "")
+    return int(seen) if seen.isascii() and seen.isdecimal() and len(seen) <= MAX_DIGITS else -1
 
 
 def _own(agent_type: str) -> Agent:

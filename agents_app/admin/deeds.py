@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy, override
 from agents_app import actions, messages
 from agents_app.actions import Caller
 from sessions_app import runs, services, strict_json
+from sessions_app.admin.actions import operator
 from sessions_app.errors import MessageInvalid, NothingToDo
 from sessions_app.models import Session
 
@@ -107,7 +108,7 @@ DEEDS = {
 
 def do(request: HttpRequest, session: Session, deed: Deed, fields: Mapping[str, str]) -> None:
     """Does it in the operator's name, and writes down that it was done. Raises RuntimeFault."""
-    caller = Caller(request.user.get_username(), getattr(request, "scope", {}).get("correlation_id", ""))
+    caller = Caller(operator(request), getattr(request, "scope", {}).get("correlation_id", ""))
     deed.do(session, fields, caller)
     named = [fields[name] for name in ("call_id", "decision", "agent") if fields.get(name)]
     with override("en"):

@@ -15,13 +15,12 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext_lazy, ngettext, override
 
-from sessions_app import batches, bulk
+from sessions_app import audit, batches, bulk
 from sessions_app.admin import exporting, previews, shown
 from sessions_app.errors import RuntimeFault
 from sessions_app.models import Session
 
 AT_ONCE = 50  # and more than that in the background
-WHO_CHARACTERS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +159,8 @@ def apply(model_admin: Any, request: HttpRequest, sessions: list[Session], actio
 
 
 def operator(request: HttpRequest) -> str:
-    """Whoever is logged in, as the audit names them; as much as its columns hold."""
-    return f"operator:{request.user.get_username()}"[:WHO_CHARACTERS]
+    """Whoever is logged in, as the audit names them."""
+    return audit.operator(request.user.get_username())
 
 
 def _record(request: HttpRequest, sessions: list[Session], action: SessionAction) -> None:

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from sessions_app import keys
 from sessions_app.admin import columns
+from sessions_app.admin.actions import operator
 from sessions_app.admin.columns import text
 from sessions_app.admin.stored import StoredRows
 from sessions_app.models import APIKey
@@ -65,7 +66,7 @@ class APIKeyAdmin(StoredRows):
         return self.get_fields(request, obj) if obj else ()
 
     def save_model(self, request: HttpRequest, obj: APIKey, form: Any, change: bool) -> None:
-        row, key = keys.create(obj.name, by=request.user.get_username(), expires_at=obj.expires_at)
+        row, key = keys.create(obj.name, by=operator(request), expires_at=obj.expires_at)
         obj.__dict__.update(row.__dict__, shown_once=key)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
@@ -78,6 +79,6 @@ class APIKeyAdmin(StoredRows):
     @admin.action(description=gettext_lazy("Revoke, in every process and for open connections"), permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: Any) -> None:
         chosen = queryset.exclude(digest="").values_list("key_id", flat=True)
-        ended = sum(keys.revoke(key_id, by=request.user.get_username()) for key_id in chosen)
+        ended = sum(keys.revoke(key_id, by=operator(request)) for key_id in chosen)
         said = ngettext("{count} key is revoked.", "{count} keys are revoked.", ended).format(count=ended)
         self.message_user(request, said, messages.SUCCESS if ended else messages.WARNING)

@@ -19,6 +19,7 @@ from django.views.decorators.http import require_POST
 
 from sessions_app import policies
 from sessions_app.admin import policy_words
+from sessions_app.admin.actions import operator
 from sessions_app.admin.columns import text
 from sessions_app.admin.stored import ShownSafely
 from sessions_app.models import PolicyRule, PolicyVersion
@@ -82,7 +83,7 @@ class PolicyRuleAdmin(ShownSafely):
             raise Http404
         rules = reverse("admin:sessions_app_policyrule_changelist")
         try:
-            made = DEEDS[name](pk, who=request.user.get_username())
+            made = DEEDS[name](pk, who=operator(request))
         except RuleNotFound:
             self.message_user(request, _("Somebody has removed this rule meanwhile."), messages.ERROR)
             return redirect(rules)
@@ -104,5 +105,5 @@ def _as_one_change(request: HttpRequest, view: Callable[..., HttpResponse], *arg
     """However many rules a form changes, it makes one version, in the operator's name."""
     if request.method != "POST":
         return view(*args, **kwargs)
-    with policies.changing(request.user.get_username()):
+    with policies.changing(operator(request)):
         return view(*args, **kwargs)

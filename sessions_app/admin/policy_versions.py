@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from sessions_app import policies
 from sessions_app.admin import policy_words, shown
+from sessions_app.admin.actions import operator
 from sessions_app.admin.columns import text
 from sessions_app.admin.stored import StoredRows
 from sessions_app.models import PolicyVersion
@@ -62,7 +63,7 @@ class PolicyVersionAdmin(StoredRows):
         try:
             if not (seen.isascii() and seen.isdecimal() and len(seen) <= MAX_DIGITS):
                 raise RulesChanged
-            made = policies.restore(wanted.number, who=request.user.get_username(), seen=int(seen))
+            made = policies.restore(wanted.number, who=operator(request), seen=int(seen))
         except RulesChanged:
             self.message_user(request, _("The rules have changed meanwhile. Look again."), messages.ERROR)
             return redirect("admin:sessions_app_policyversion_restore", pk)

@@ -54,16 +54,21 @@ def filled(**changed: Any) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None and value is not False} | changed
 
 
+def hidden(body: str, name: str) -> str:
+    """What a hidden field of the page holds."""
+    return re.findall(rf'<input type="hidden" name="{name}" value="(\d+)"', body)[0]
+
+
 def test_what_is_ticked_is_set_and_the_rest_stays_the_codes(operator: Client) -> None:
     told = {"prompt_set": "on", "prompt": "Be\r\nbrief.\r\n", "temperature": "0.9", "note": "shorter"}
     answer = operator.post(page(), filled(**told), follow=True)
     assert "Version 1 applies now" in answer.content.decode()
     made = AgentVersion.objects.get()
-    assert (made.agent, made.who, made.note) == ("coder", "anna", "shorter")
+    assert (made.agent, made.who, made.note) == ("coder", "operator:anna", "shorter")
     assert made.overrides == {"prompt": "Be\nbrief.\n"}
     assert agents.get("coder").prompt == "Be\nbrief.\n"
     entry = AuditEntry.objects.get(action="agent.change")
-    assert (entry.who, entry.subject) == ("anna", "agent:coder")
+    assert (entry.who, entry.subject) == ("operator:anna", "agent:coder")
     assert "brief" not in entry.after
     assert LogEntry.objects.get().get_admin_url()
 
@@ -143,14 +148,28 @@ def test_a_version_is_compared_and_restored_and_the_code_is_one_click_away(opera
     changed = re.findall(r'<li class="(\w+)"><b[^>]*>.</b><span[^>]*>[^<]*</span><span>([^<]*)</span>', back)
     assert changed == [("removed", "2"), ("added", "two"), ("removed", "0.4")]
     assert operator.get(numbered("version", 1) + "?with=code").status_code == 200
-    operator.post(numbered("restore", 1))
+    operator.post(numbered("restore", 1), {"seen": hidden(back, "seen")})
     assert agents.get("coder").prompt == "one\ntwo\n"
-    operator.post(page("reset"))
+    operator.post(page("reset"), filled())
     assert agents.get("coder").prompt == CODER.prompt
     assert [one.note for one in agent_versions.of("coder")[:2]] == ["As in the code", "Rolled back to version 1"]
     row = agent_versions.version("coder")
     change = reverse("admin:sessions_app_agentversion_change", args=[row.pk])
     assert operator.get(change).headers["location"] == numbered("version", row.number)
+
+
+def test_neither_rolling_back_nor_the_code_overwrites_what_nobody_has_seen(operator: Client) -> None:
+    for warmth in (0.1, 0.2):
+        agent_versions.save("coder", {"temperature": warmth}, who="bert")
+    stale, form = hidden(operator.get(numbered("version", 1)).content.decode(), "seen"), filled()
+    agent_versions.save("coder", {"temperature": 0.3}, who="bert")
+    for address, told in ((numbered("restore", 1), {"seen": stale}), (page("reset"), form), (page("reset"), {})):
+        said = operator.post(address, told, follow=True).content.decode()
+        assert "version 3 meanwhile; nothing was changed" in said
+    assert agent_versions.version("coder").number == 3
+    for garbage in ("", "-1", "x", "²", "9" * 40):
+        assert operator.post(numbered("restore", 1), {"seen": garbage}).status_code == 302
+    assert agent_versions.version("coder").number == 3
 
 
 def test_what_does_not_fit_any_more_is_said_on_every_page(operator: Client) -> None:
@@ -162,7 +181,7 @@ def test_what_does_not_fit_any_more_is_said_on_every_page(operator: Client) -> N
     assert "not in the code any more" in operator.get(LIST).content.decode()
     for address in (numbered("version", 2), page(agent="debug"), numbered("version", 3)):
         assert operator.get(address).status_code == 200
-    operator.post(numbered("restore", 3))  # garbage sets nothing: it applies already
+    operator.post(numbered("restore", 3), {"seen": "3"})  # garbage sets nothing: it applies already
     assert operator.get(page(agent="vanished")).status_code == 404
     assert operator.post(numbered("restore", 2)).status_code == 404
 
@@ -184,6 +203,7 @@ def test_each_role_may_what_it_is_for(role: str, sees: int, tries: int, changes:
     assert ("Save as a new version" in body) is (changes == 302)
     changing = [(page(), filled(temperature="0.4")), (numbered("restore", 1), {}), (page("reset"), {})]
     for address, told in changing:
+        told["seen"] = str(agent_versions.newest_number())
         assert browser.post(address, told).status_code == changes, address
     assert AgentVersion.objects.count() == (5 if changes == 302 else 2)
 

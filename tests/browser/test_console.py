@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
 from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect
 
+from sessions_app import batches, database
 from sessions_app.admin import shown
 from sessions_app.closing import UNFINISHED
 from sessions_app.models import Approval, ApprovalState, AuditEntry, Event, Run, Session, ToolCall, ToolCallState
@@ -95,7 +99,7 @@ def test_an_operator_approves_and_settles_in_the_clients_place(
     page.click("text=It ran")
     expect(page.locator("#conversation")).to_contain_text("All done")
     expect(page.locator("#waiting .ask")).to_have_count(0)
-    assert Approval.objects.get().decided_by == "anna"
+    assert Approval.objects.get().decided_by == "operator:anna"
     assert model.requests[-1].body["messages"][-1]["content"] == "written"
 
 
@@ -125,12 +129,12 @@ def test_what_one_operator_decides_leaves_the_others_inbox_and_a_lost_race_says_
         theirs.route("**/inbox/parts/", lambda route: route.abort())  # they do not hear of it in time
         mine.keyboard.press("a")
         expect(mine.locator(".ask")).to_have_count(0)
-        assert Approval.objects.get().decided_by == "anna"
+        assert Approval.objects.get().decided_by == "operator:anna"
         theirs.keyboard.press("a")
-        expect(theirs.locator("ul.messagelist.live .error")).to_contain_text("anna")
+        expect(theirs.locator("ul.messagelist.live .error")).to_contain_text("operator:anna")
         theirs.unroute("**/inbox/parts/")
         expect(theirs.locator(".ask")).to_have_count(0)
-    assert Approval.objects.get().decided_by == "anna"
+    assert Approval.objects.get().decided_by == "operator:anna"
 
 
 def test_keys_move_choose_and_reject_and_the_chosen_are_decided_together(
@@ -163,8 +167,8 @@ def test_a_note_and_a_handover_are_in_the_timeline_and_no_client_hears_the_note(
     expect(page.locator("#timeline")).to_contain_text("asked the team")
     page.select_option("#switch-to", "ask")
     page.click("button:text-is('Switch')")
-    expect(page.locator("#switches")).to_contain_text("Switched by anna")
-    assert Event.objects.get(type="NoteAdded").data == {"who": "anna", "note": "asked the team"}
+    expect(page.locator("#switches")).to_contain_text("Switched by operator:anna")
+    assert Event.objects.get(type="NoteAdded").data == {"who": "operator:anna", "note": "asked the team"}
     told = client.get("/sessions/s/stream?after=0.0&events=all&follow=false").text
     assert "asked the team" not in told
     assert "agent_switched" in told
@@ -237,6 +241,32 @@ def test_a_turn_is_cancelled_with_one_click_and_a_confirmation(
     expect(page.locator("#stop details")).to_have_count(0)
     expect(page.locator("#waiting article")).to_have_count(0)
     assert AuditEntry.objects.get(action="run.cancel").session == session
+    assert operator.complaints == []
+
+
+def begun_elsewhere() -> int:
+    """A background action that is at work in another process, as this server sees it."""
+    rows = [Session.objects.create(session_id=f"s{number}") for number in range(3)]
+    batch = batches.prepare("deactivate", [row.pk for row in rows], who="operator:bert")
+    assert batches.start(batch.pk, who="operator:bert")
+    assert batches.claim(batch.pk, "elsewhere", 3600)
+    assert batches.step(batch.pk, "elsewhere", 3600)
+    return batch.pk
+
+
+def test_a_background_action_is_stopped_from_its_page(operator: Operator, server: RunningServer) -> None:
+    def written(job: Callable[..., Any], *arguments: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(database.write("", job, *arguments), server.loop).result(30)
+
+    batch = written(begun_elsewhere)
+    page = operator.open(f"sessions_app/batch/{batch}/change/")
+    expect(page.locator("#batch-progress [role=status]")).to_have_text("1 of 3")
+    page.click("#stop-batch summary")
+    page.click("#stop-batch button")
+    expect(page.locator("#batch-progress")).to_have_attribute("data-state", "stopped")
+    expect(page.locator("#stop-batch")).to_have_count(0)
+    assert not written(batches.step, batch, "elsewhere", 3600)
+    assert Session.objects.filter(is_active=True).count() == 2
     assert operator.complaints == []
 
 

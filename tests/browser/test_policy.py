@@ -53,7 +53,7 @@ def test_a_rule_is_moved_with_the_keyboard_and_the_focus_stays_on_its_button(
         expect(page.locator(f"#rule-{rules[2].pk} .place")).to_have_text(place)
         expect(page.locator(button)).to_be_focused()
         assert order() == expected
-    assert PolicyVersion.objects.order_by("-number")[0].who == "anna"
+    assert PolicyVersion.objects.order_by("-number")[0].who == "operator:anna"
     page.click(f"#rule-{rules[0].pk} >> text=Switch off")
     expect(page.locator(f"#rule-{rules[0].pk}.is-off")).to_be_visible()
     assert operator.complaints == []

@@ -101,7 +101,7 @@ def test_in_the_admin(browser: httpx.Client, client: httpx.Client) -> None:
     form = {"csrfmiddlewaretoken": token, "call_id": "w", "decision": "approve"}
     assert browser.post(page, data=form, headers=DECIDING).status_code in (200, 302)
     decided_by("deciding-2", client)
-    assert AuditEntry.objects.get(action=audit.APPROVAL_DECIDE).who == "anna"
+    assert AuditEntry.objects.get(action=audit.APPROVAL_DECIDE).who == "operator:anna"
 
 
 def test_what_else_a_request_writes_down_bears_its_id(client: httpx.Client, server: RunningServer) -> None:

@@ -205,4 +205,4 @@ def test_an_operator_decides_about_what_the_page_has_shown(me: Listener, model: 
     answer = operator.post(act, {**said, "arguments_hash": "0" * 64})
     assert (answer.status_code, state_of("w")) == (409, "pending")
     assert operator.post(act, {**said, "arguments_hash": shown["arguments_hash"]}).status_code == 200
-    assert (state_of("w"), Approval.objects.get().decided_by) == ("approved", "ann")
+    assert (state_of("w"), Approval.objects.get().decided_by) == ("approved", "operator:ann")

@@ -31,7 +31,7 @@ def test_a_new_key_is_shown_by_one_page_and_kept_by_nothing(operator: Client) ->
     row = APIKey.objects.get()
     assert "no-store" in answer["Cache-Control"]
     assert "the &lt;b&gt;gateway&lt;/b&gt;" in page
-    assert (row.created_by, row.digest) == ("anna", keys.digest(key.encode()).hex())
+    assert (row.created_by, row.digest) == ("operator:anna", keys.digest(key.encode()).hex())
     secret = key.partition(".")[2]
     for address in (listing("apikey"), own_page(row), reverse("admin:index")):
         shown = html(operator, address)
@@ -57,7 +57,7 @@ def test_chosen_keys_are_revoked_and_the_environments_is_not(operator: Client) -
     said = operator.post(listing("apikey"), {"action": "revoke", "_selected_action": chosen}, follow=True)
     assert "1 key is revoked." in said.content.decode()
     ended = dict(APIKey.objects.values_list("name", "revoked_by"))
-    assert ended == {"one": "anna", "two": "", "AGENT_RUNTIME__INTERNAL_API_KEY": ""}
+    assert ended == {"one": "operator:anna", "two": "", "AGENT_RUNTIME__INTERNAL_API_KEY": ""}
 
 
 def test_who_may_only_look_neither_makes_nor_revokes(visitor: Client) -> None:

@@ -16,6 +16,7 @@ from tests.sessions_app.test_admin import operator, visitor
 
 __all__ = ["operator", "visitor"]
 pytestmark = pytest.mark.django_db
+ANNA = "operator:anna"
 LIST = reverse("admin:sessions_app_policyrule_changelist")
 
 
@@ -45,7 +46,7 @@ def test_each_press_of_a_button_moves_a_rule_one_place_and_makes_one_version(
         assert order() == expected == "".join(rule["pattern"] for rule in policies.version().rules)
     made = PolicyVersion.objects.filter(number__gt=first)
     assert [(one.who, one.note) for one in made.order_by("number")] == [
-        ("anna", "Moved c up"), ("anna", "Moved c up"), ("anna", "Moved a down"), ("anna", "Moved c down"),
+        (ANNA, "Moved c up"), (ANNA, "Moved c up"), (ANNA, "Moved a down"), (ANNA, "Moved c down"),
     ]  # fmt: skip
     assert AuditEntry.objects.filter(action="policy.change").count() == audited + 4
 
