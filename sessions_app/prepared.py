@@ -10,11 +10,14 @@ back as what the queryset gives: models, or tuples for `values_list`. Nothing he
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
+import orjson
 from django.db import DEFAULT_DB_ALIAS, connections, models
 from django.db.models import Value, sql
 from django.db.models.fields.json import JSONField
@@ -29,6 +32,7 @@ Store = Callable[[Any], Any]
 # Values of these types are bound as they are, in fields that do not wrap them in JSON.
 PLAIN: frozenset[Any] = frozenset({str, int, bool, float, type(None)})
 NOTHING: frozenset[Any] = frozenset()
+PLACES = re.compile("%[s%]")
 AT_ONCE = 40  # rows; SQLite binds no more than 999 values
 MOMENTS = 64
 
@@ -41,6 +45,28 @@ class Slot(Value):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         return "%s", (self,)
+
+
+def _with_constants(text: str, params: Sequence[Any]) -> tuple[str, list[Any]]:
+    """The statement with its constants, which are the code's and never anybody's words, written out; its other values.
+
+    SQLite plans a statement anew each time that a value is bound which a partial index may depend on: that cost more
+    than the statement did. PostgreSQL's generic plans can use such an index only then.
+    """
+    left, places = [], iter(params)
+
+    def place(found: re.Match[str]) -> str:
+        if found[0] == "%%":
+            return found[0]
+        value = next(places)
+        if isinstance(value, str) and value.isascii() and value.isprintable() and "\\" not in value:
+            return "'{}'".format(str(value).replace("'", "''").replace("%", "%%"))
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(int(value))
+        left.append(value)
+        return found[0]
+
+    return PLACES.sub(place, text), left
 
 
 class _Statement:
@@ -68,7 +94,7 @@ class _Text:
         self.connection, self._text = connection, text
         self._ready, self._cursor = text, connection.create_cursor
         if connection.vendor == "sqlite":
-            self._ready = text.replace("%s", "?").replace("%%", "%")
+            self._ready = PLACES.sub(lambda found: "?" if found[0] == "%s" else "%", text)
             self._cursor = lambda: connection.connection.cursor()
 
     def execute(self, values: Sequence[Any]) -> Any:
@@ -98,7 +124,7 @@ class Select(_Statement, Generic[R]):
     def compile(self, connection: Any) -> tuple[_Text, Sequence[Any], list[Any], Callable[[Sequence[Any]], R]]:
         queryset = self._queryset()
         compiler = queryset.query.get_compiler(connection=connection)
-        text, params = compiler.as_sql()
+        text, params = _with_constants(*compiler.as_sql())
         columns = [column for column, *_ in compiler.select]
         converters = [
             (position, converter, expression)
@@ -152,7 +178,7 @@ class Update(_Statement):
         known = {field.name: field for field in queryset.model._meta.concrete_fields}
         fields = [known[name] for name in self._columns]
         query.add_update_fields([(field, None, Slot(field.name, field)) for field in fields])
-        text, params = query.get_compiler(connection=connection).as_sql()
+        text, params = _with_constants(*query.get_compiler(connection=connection).as_sql())
         stores = {field.name: _store(field, connection) for field in fields}
         return _Text(connection, text), [(param, *stores.get(_name(param), _AS_IT_IS)) for param in params]
 
@@ -189,7 +215,8 @@ class _Insert(_Statement):
         sample = self._model(**{field.attname: Slot(field.name, field) for field in self.fields})
         query.insert_values(self.fields, [sample] * self._rows, raw=True)
         compiler: Any = query.get_compiler(connection=connection)
-        compiler.returning_fields = [self._model._meta.pk]
+        self._returns = connection.vendor != "sqlite"  # there it takes longer than the insert itself
+        compiler.returning_fields = [self._model._meta.pk] if self._returns else None
         [(text, _)] = compiler.as_sql()
         return _Text(connection, str(text)), [(field.attname, *_store(field, connection)) for field in self.fields]
 
@@ -203,8 +230,13 @@ class _Insert(_Statement):
                     known[attname] = one.pk
             values += [value if type(value := known[name]) in plain else store(value) for name, plain, store in columns]
         with text.connection.wrap_database_errors:
-            keys = text.execute(values).fetchall()
-        for row, (key,) in zip(rows, keys, strict=True):
+            cursor = text.execute(values)
+            keys: Sequence[int]
+            if self._returns:
+                keys = [key for (key,) in cursor.fetchall()]
+            else:  # SQLite has one writer at a time: the keys of one statement follow each other
+                keys = range(cursor.lastrowid - len(rows) + 1, cursor.lastrowid + 1)
+        for row, key in zip(rows, keys, strict=True):
             row.__dict__[self._key], row._state.adding, row._state.db = key, False, text.connection.alias
 
 
@@ -230,15 +262,31 @@ _AS_IT_IS = NOTHING, _as_it_is
 
 
 def _store(field: models.Field[Any, Any], connection: Any) -> tuple[frozenset[Any], Store]:
-    """Which types of a field's values the database takes as they are, and what makes the others fit for it."""
-
-    if type(field) is models.DateTimeField:
-        return PLAIN, _moment(connection)
+    """Which types of a field's values the database takes as they are, and what makes the others fit for it: the field,
+    which is asked where there is no shorter way to the same."""
 
     def store(value: Any) -> Any:
         return field.get_db_prep_save(value, connection)
 
-    return (NOTHING if isinstance(field, JSONField) else PLAIN), store
+    def of_choice(value: Any) -> Any:
+        return str(value) if isinstance(value, str) else store(value)
+
+    def as_json(value: Any) -> Any:
+        try:
+            return None if value is None else orjson.dumps(value).decode()
+        except TypeError:  # beyond 64 bits, or keys that are no text
+            return store(value)
+
+    kind, on_sqlite = type(field), connection.vendor == "sqlite"
+    if kind is models.DateTimeField:
+        return PLAIN, _moment(connection)
+    if kind is models.CharField:
+        return PLAIN, of_choice
+    if kind is models.UUIDField and on_sqlite:
+        return NOTHING, lambda value: value.hex if isinstance(value, UUID) else store(value)
+    if isinstance(field, JSONField):
+        return NOTHING, as_json if on_sqlite and field.encoder is None else store
+    return PLAIN, store
 
 
 def _moment(connection: Any) -> Store:
