@@ -73,6 +73,10 @@ Chunk = AssistantMessage | ToolCallChunk | AgentSwitchedChunk | ErrorChunk
 # --- cursors -----------------------------------------------------------------------------------------------------
 
 
+def cursor_text(seq: int, offset: int, tag: str) -> str:
+    return f"{seq}.{offset}-{tag}"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
     """A position in a session's log: the last event received, and the characters of the message open there."""
@@ -81,7 +85,7 @@ class Cursor:
     offset: int = 0
 
     def write(self, tag: str) -> str:
-        return f"{self.seq}.{self.offset}-{tag}"
+        return cursor_text(self.seq, self.offset, tag)
 
     @classmethod
     def parse(cls, text: object, session: Session) -> Cursor:
@@ -99,7 +103,7 @@ class Cursor:
 # --- frames ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one is made for each token: frozen, it would take three times as long
 class Frame:
     """One chunk as JSON text, with the cursor after it; none for what is not part of the log."""
 
@@ -209,7 +213,7 @@ def event_frame(event: Event, cursor: str, *, everything: bool = False) -> Frame
 
 
 def sse(frames: Sequence[Frame]) -> bytes:
-    return b"".join(frame.sse() for frame in frames)
+    return frames[0].sse() if len(frames) == 1 else b"".join([frame.sse() for frame in frames])
 
 
 def chunk_frame(chunk: dict[str, Any], cursor: str) -> Frame:

@@ -19,7 +19,7 @@ MAX_WAITING_ITEMS = 1000
 MAX_WAITING_CHARACTERS = 128 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each token
 class Delta:
     """Text of an open message from `start` on, in characters."""
 

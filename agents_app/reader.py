@@ -51,6 +51,10 @@ class Reader:
     _ahead: list[live.Delta] = field(default_factory=list)
     _healed_at: float = 0.0
     _behind: bool = False
+    _tag: str = ""
+
+    def __post_init__(self) -> None:
+        self._tag = self.session.cursor_tag
 
     def __enter__(self) -> Reader:
         live.subscribe(self.session.pk, self._inbox)
@@ -61,7 +65,7 @@ class Reader:
 
     @property
     def cursor(self) -> str:
-        return Cursor(self.seq, self.offset).write(self.session.cursor_tag)
+        return frames.cursor_text(self.seq, self.offset, self._tag)
 
     @property
     def finished(self) -> bool:

@@ -285,7 +285,7 @@ class Turn:
 
     def _show(self, text: str) -> None:
         if self.work is not None and self.work.message is not None:
-            live.grow(self.session.pk, self.work.message.pk, text)
+            live.grow(self.session.id, self.work.message.id, text)  # `pk` is looked for at each token
 
     # --- routing ---
 

@@ -37,6 +37,7 @@ UNAUTHORIZED = {"detail": "unauthorized"}
 TRY_LATER = 1013
 RETRY_SOON = (b"retry-after", b"2")
 LINGER_SECONDS = 5.0
+GARBAGE_AT_ONCE = 10_000  # new objects before the collector looks among them
 
 
 class Gate:
@@ -204,6 +205,7 @@ async def lifespan(receive: Receive, send: Send) -> None:
             start()
             gc.collect()
             gc.freeze()  # what is loaded by now stays: the collector need not go through it again and again
+            gc.set_threshold(GARBAGE_AT_ONCE, 20, 20)  # a turn leaves few cycles; Python would look in each
             await send({"type": "lifespan.startup.complete"})
         else:
             await supervisor.drain(settings.SHUTDOWN_GRACE_SECONDS)
