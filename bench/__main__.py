@@ -27,6 +27,10 @@ from bench.trials import Result, Running
 
 HERE = Path(__file__).resolve().parent
 CORES_FOR_TWO = 6
+STREAMS = (1, 10, 50, 200)
+MANY_STREAMS = [f"paced by {count}" for count in STREAMS[1:]]
+PROCESSES = (1, 2, 4)
+"""How many that share a PostgreSQL and a Redis."""
 Trial = Callable[[Running], Awaitable[Result]]
 
 
@@ -40,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--redis-url", default="", help="for two processes")
     parser.add_argument("--output", type=Path, default=HERE, help="folder for RESULTS.md and results.svg")
     options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
     if options.smoke:
         options.rounds, options.seconds = 1, 0.3
     return options
@@ -47,6 +52,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    [*workloads(options, {})]  # an unknown name is refused before anything is started
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         found = report.Results(uvloop.run(measure(options, Path(folder))))
     print(report.table(report.rows(found)))
@@ -79,20 +85,34 @@ async def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
     return results
 
 
+def _paced_by(count: int, seconds: float) -> Trial:
+    """A point of the curve over streams."""
+    return lambda one: trials.paced(one, count, seconds, f"paced by {count}")
+
+
 def workloads(options: argparse.Namespace, paths: dict[str, list[str]]) -> Iterator[tuple[Trial, list[str]]]:
     """Each workload with the targets that it is run on."""
     seconds, smoke = options.seconds, options.smoke
+    two = [targets.shared_name(count) for count in (1, 2)] if (os.cpu_count() or 1) >= CORES_FOR_TWO else []
     all_of_them: dict[str, tuple[Trial, list[str]]] = {
         "one token": (lambda one: trials.one_token(one, seconds), [RUNTIME, RAW, STARLETTE]),
-        "one token, 1 stream": (lambda one: trials.one_token(one, seconds, 1), [RUNTIME, MODEL]),
-        "flood": (lambda one: trials.flood(one, seconds), [RUNTIME, RAW, STARLETTE, f"{RUNTIME} x 2"]),
+        "one token alone": (lambda one: trials.one_token(one, seconds, 1, "one token alone"), [RUNTIME, MODEL]),
+        "flood": (lambda one: trials.flood(one, seconds), [RUNTIME, RAW, STARLETTE, *two]),
         "paced": (lambda one: trials.paced(one, 4 if smoke else 100, seconds), [RUNTIME, RAW, STARLETTE, MODEL]),
         "history": (lambda one: trials.history(one, 10 if smoke else 1000), [RUNTIME]),
         "idle WebSockets": (lambda one: trials.idle_websockets(one, 5 if smoke else 1000), [RUNTIME]),
         "stored": (lambda one: trials.stored(one, paths, 2 if smoke else 30), [RUNTIME]),
+        **{f"paced by {count}": (_paced_by(count, seconds), [RUNTIME]) for count in STREAMS},
+        "processes": (
+            lambda one: trials.one_token(one, seconds, workload="processes"),
+            [RUNTIME, *(targets.shared_name(count) for count in PROCESSES)],
+        ),
         "most paced": (lambda one: trials.most_paced(one, seconds), [RUNTIME, STARLETTE]),
     }
-    wanted = options.only.split(",") if options.only else [*all_of_them][: -1 if smoke else None]
+    of_smoke = [name for name in all_of_them if name != "most paced" and name not in MANY_STREAMS]
+    wanted = options.only.split(",") if options.only else of_smoke if smoke else [*all_of_them]
+    if unknown := [name for name in wanted if name not in all_of_them]:
+        sys.exit(f"No such workload: {', '.join(unknown)}. There are: {', '.join(all_of_them)}.")
     for name in wanted:
         yield all_of_them[name]
 
@@ -116,9 +136,11 @@ def start_all(
         running[target.name] = stack.enter_context(_started(target, port, folder, of_servers))
     if STARLETTE not in running:
         print(f"{STARLETTE} is left out: pip install -r requirements-bench.txt", file=sys.stderr)
-    if options.postgres_url and options.redis_url and (os.cpu_count() or 1) >= CORES_FOR_TWO:
-        two = targets.runtime(options.postgres_url, options.redis_url, workers=2)
-        running[two.name] = stack.enter_context(_started(two, port, folder, {0, 1}))
+    if options.postgres_url and options.redis_url:
+        on = {0, 1} if (os.cpu_count() or 1) >= CORES_FOR_TWO else of_servers
+        for count in PROCESSES:
+            shared = targets.runtime(options.postgres_url, options.redis_url, workers=count)
+            running[shared.name] = stack.enter_context(_started(shared, port, folder, on))
     return running, paths
 
 

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from statistics import median
 
-from bench.targets import MODEL, RAW, RUNTIME, STARLETTE
+from bench.targets import MODEL, RAW, RUNTIME, STARLETTE, shared_name
 from bench.trials import Result
 
 
@@ -68,7 +68,7 @@ def rows(results: Results) -> list[Row]:
     flood = results.ratio("flood", "tokens a CPU second", RAW)
     page = results.within("stored", "history page, long", "history page, short")
     resume = results.within("stored", "resume at the end, long", "resume at the end, short")
-    two = results.ratio("flood", "tokens/s", RUNTIME, f"{RUNTIME} x 2")
+    two = results.ratio("flood", "tokens/s", shared_name(1), shared_name(2))
     turn = "CPU ms a turn"
     first = "first token p50 ms"
     return [
@@ -76,7 +76,7 @@ def rows(results: Results) -> list[Row]:
         Row("CPU per paced token, of T0agent's", results.ratio("paced", "CPU us a token", RAW), "x", 2.5, 1.8),
         Row("Flood tokens per CPU second, of T0agent's", flood, "x", 0.6, 0.8, True),
         Row("CPU per turn, of T0b's", results.ratio("one token", turn, STARLETTE), "x", 0.6, 0.2),
-        Row("Added to the first token, one stream", results.added("one token, 1 stream", first), "ms", 5, 3),
+        Row("Added to the first token, one stream", results.added("one token alone", first), "ms", 5, 3),
         Row("Added to the first token, 100 streams", results.added("paced", first), "ms", 10, 3),
         Row("Token delay p99, paced streams", results.value(RUNTIME, "paced", "delay p99 ms"), "ms", 25, 10),
         Row("Turn at 1,000 messages, of one at 10", results.within("history", "1000", "10"), "x", 2.5, 1.2),

@@ -57,12 +57,17 @@ def runtime_env(database_url: str, redis_url: str = "") -> Callable[[int], dict[
     }
 
 
+def shared_name(processes: int) -> str:
+    """So many of our processes, on one PostgreSQL and one Redis."""
+    return f"PostgreSQL x {processes}"
+
+
 def runtime(database_url: str, redis_url: str = "", workers: int = 1) -> Target:
     def command(port: int, model_port: int) -> list[str]:
         manage = [sys.executable, str(ROOT / "manage.py"), "serve", "--port", str(port)]
         return [*manage, "--workers", str(workers)]
 
-    name = RUNTIME if workers == 1 else f"{RUNTIME} x {workers}"
+    name = shared_name(workers) if redis_url else RUNTIME
     return Target(name, agent_request, command, runtime_env(database_url, redis_url))
 
 

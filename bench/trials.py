@@ -105,10 +105,10 @@ async def close(clients: list[Client]) -> None:
     await asyncio.gather(*(client.over for client in clients))
 
 
-async def paced(running: Running, count: int, seconds: float) -> Result:
+async def paced(running: Running, count: int, seconds: float, workload: str = "paced") -> Result:
     """200 tokens at 50 a second in each stream, as a person reads."""
     text = f"bench-{PACED_TOKENS}-{PACED_PER_SECOND}"
-    return await streams(running, "paced", count=count, text=text, seconds=seconds, warm_seconds=min(4.0, seconds * 2))
+    return await streams(running, workload, count=count, text=text, seconds=seconds, warm_seconds=min(4.0, seconds * 2))
 
 
 async def most_paced(running: Running, seconds: float, first: int = 40) -> Result:
@@ -129,9 +129,8 @@ async def flood(running: Running, seconds: float) -> Result:
     return await streams(running, "flood", count=16, text="bench-500-0", seconds=seconds, warm_seconds=1)
 
 
-async def one_token(running: Running, seconds: float, count: int = 16) -> Result:
+async def one_token(running: Running, seconds: float, count: int = 16, workload: str = "one token") -> Result:
     """Turns with an answer of one token: what a turn costs."""
-    workload = "one token" if count == 16 else f"one token, {count} stream" + "s" * (count > 1)
     return await streams(running, workload, count=count, text="bench-1-0", seconds=seconds, warm_seconds=1)
 
 
