@@ -162,7 +162,7 @@ def test_a_form_makes_one_version_in_the_operators_name(operator: Client) -> Non
     form = {"pattern": "read_*", "action": "forbid", "paths": "secrets/**", "order": 1, "enabled": "on"}
     assert operator.post(reverse("admin:sessions_app_policyrule_add"), form).status_code == 302
     made = policies.version()
-    assert (made.number, made.who, made.rules[0]["paths"]) == (first + 1, "ann", "secrets/**")
+    assert (made.number, made.who, made.rules[0]["paths"]) == (first + 1, "operator:ann", "secrets/**")
     assert operator.post(reverse("admin:sessions_app_policyrule_add"), {**form, "argument": "x"}).status_code == 200
     assert policies.version().number == first + 1
 
@@ -194,7 +194,7 @@ def test_an_older_version_is_made_the_rules_again(operator: Client) -> None:
         assert policies.rules() == []
     newest = question.context["newest"].number
     assert operator.post(restore, {"seen": newest}).status_code == 302
-    assert policies.version().who == "ann"
+    assert policies.version().who == "operator:ann"
     assert policies.rules() == first.rules
     viewer = User.objects.create_user("viewer", is_staff=True)
     operator.force_login(viewer)
