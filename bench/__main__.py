@@ -65,23 +65,38 @@ def main() -> None:
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
-    """Runs every workload round by round, the targets in turn."""
+    """Runs every workload round by round, the targets in turn; those that share a database come by themselves, since
+    many idle processes on one core are something."""
+    of_servers, of_others = cores()
+    os.sched_setaffinity(0, of_others)
+    results = []
     with ExitStack() as stack:
-        running, paths = start_all(stack, options, folder)
-        plan = [
-            (trial, running[name])
-            for trial, names in workloads(options, paths)
-            for _ in range(options.rounds)
-            for name in names
-            if name in running
-        ]
-        results = []
-        with tqdm(plan, unit="trial", disable=not sys.stderr.isatty()) as bar:
-            for trial, target in bar:
-                bar.set_postfix_str(target.target.name)
-                results.append(result := await trial(target))
-                bar.write(trials.as_line(result), file=sys.stdout)
-                await asyncio.sleep(0.2)  # what the last trial left behind is not this one's
+        model = stack.enter_context(_model(folder, of_others))
+        with ExitStack() as alone:
+            running, paths = start_alone(alone, options, folder, model, of_servers)
+            results += await _trials(options, paths, running)
+        if options.postgres_url and options.redis_url:
+            results += await _trials(options, paths, start_shared(stack, options, folder, model, of_servers))
+    return results
+
+
+async def _trials(
+    options: argparse.Namespace, paths: dict[str, list[str]], running: dict[str, Running]
+) -> list[Result]:
+    plan = [
+        (trial, running[name])
+        for trial, names in workloads(options, paths)
+        for _ in range(options.rounds)
+        for name in names
+        if name in running
+    ]
+    results = []
+    with tqdm(plan, unit="trial", disable=not sys.stderr.isatty()) as bar:
+        for trial, target in bar:
+            bar.set_postfix_str(target.target.name)
+            results.append(result := await trial(target))
+            bar.write(trials.as_line(result), file=sys.stdout)
+            await asyncio.sleep(0.2)  # what the last trial left behind is not this one's
     return results
 
 
@@ -105,7 +120,7 @@ def workloads(options: argparse.Namespace, paths: dict[str, list[str]]) -> Itera
         **{f"paced by {count}": (_paced_by(count, seconds), [RUNTIME]) for count in STREAMS},
         "processes": (
             lambda one: trials.one_token(one, seconds, workload="processes"),
-            [RUNTIME, *(targets.shared_name(count) for count in PROCESSES)],
+            [targets.shared_name(count) for count in PROCESSES],
         ),
         "most paced": (lambda one: trials.most_paced(one, seconds), [RUNTIME, STARLETTE]),
     }
@@ -120,28 +135,37 @@ def workloads(options: argparse.Namespace, paths: dict[str, list[str]]) -> Itera
 # --- what runs ---------------------------------------------------------------------------------------------------
 
 
-def start_all(
-    stack: ExitStack, options: argparse.Namespace, folder: Path
-) -> tuple[dict[str, Running], dict[str, list[str]]]:
-    """The fake model and every target, all at once: an idle one costs nothing."""
-    of_servers, of_others = cores()
-    os.sched_setaffinity(0, of_others)
+@contextmanager
+def _model(folder: Path, on: set[int]) -> Iterator[Running]:
     port = free_port()
     command = [sys.executable, "-m", "bench.upstream", str(port)]
-    model = stack.enter_context(Process(command, port=port, cores=of_others, log=folder / "model.log"))
+    with Process(command, port=port, cores=on, log=folder / "model.log") as model:
+        yield Running(Target(MODEL, targets.openai_request, lambda *_: []), model)
+
+
+def start_alone(
+    stack: ExitStack, options: argparse.Namespace, folder: Path, model: Running, on: set[int]
+) -> tuple[dict[str, Running], dict[str, list[str]]]:
+    """Every target that needs nothing but the fake model, all at once: a few idle ones cost nothing."""
+    port = model.server.port
     here = targets.runtime(f"sqlite:///{folder / 'bench.sqlite3'}")
     paths = fill(here, port, *((50, 200) if options.smoke else (100_000, 10_000)))
-    running = {MODEL: Running(Target(MODEL, targets.openai_request, lambda *_: []), model)}
+    running = {MODEL: model}
     for target in [here, *targets.yardsticks()]:
-        running[target.name] = stack.enter_context(_started(target, port, folder, of_servers))
+        running[target.name] = stack.enter_context(_started(target, port, folder, on))
     if STARLETTE not in running:
         print(f"{STARLETTE} is left out: pip install -r requirements-bench.txt", file=sys.stderr)
-    if options.postgres_url and options.redis_url:
-        on = {0, 1} if (os.cpu_count() or 1) >= CORES_FOR_TWO else of_servers
-        for count in PROCESSES:
-            shared = targets.runtime(options.postgres_url, options.redis_url, workers=count)
-            running[shared.name] = stack.enter_context(_started(shared, port, folder, on))
     return running, paths
+
+
+def start_shared(
+    stack: ExitStack, options: argparse.Namespace, folder: Path, model: Running, on: set[int]
+) -> dict[str, Running]:
+    """So many processes, and so many, of ours that share a PostgreSQL and a Redis."""
+    on = {0, 1} if (os.cpu_count() or 1) >= CORES_FOR_TWO else on
+    found = [targets.runtime(options.postgres_url, options.redis_url, workers=count) for count in PROCESSES]
+    port = model.server.port
+    return {one.name: stack.enter_context(_started(one, port, folder, on)) for one in found}
 
 
 @contextmanager
