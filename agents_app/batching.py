@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 from contextlib import suppress
 
+from agents_app.looking import Looker
 from sessions_app import batches, database
-from sessions_app.errors import RuntimeFault
 
-_chance = random.Random()  # noqa: S311  no secret; not everybody's, which tests hold still
 logger = logging.getLogger(__name__)
-LOOK_SECONDS = 2.0
 LEASE_SECONDS = 30.0
 
 
-class Batcher:
-    """One per process, bound to the event loop that serves."""
+class Batcher(Looker):
+    """Bound to the event loop that serves."""
 
-    def __init__(self) -> None:
-        self._owner = ""
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self, owner: str) -> None:
-        self._owner = owner
-        self._task = asyncio.get_running_loop().create_task(self._look_for_ever(), name="batches")
-
-    async def stop(self) -> None:
-        """Ends between two rows; another process goes on at once."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def _look_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS * _chance.uniform(0.8, 1.2))
-            try:
-                await self._look()
-            except RuntimeFault as fault:
-                logger.warning("background actions: %s", fault.code)
-            except Exception:
-                logger.exception("background actions failed")
+    name = "background actions"
+    seconds = 2.0
 
     async def _look(self) -> None:
         while (pk := await database.read(batches.due)) is not None:

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 
+from agents_app.looking import Looker
 from sessions_app import cleanup, database, schedules
 from sessions_app.cleanup import Chore
-from sessions_app.errors import RuntimeFault
 from sessions_app.retention import PORTION_ROWS, Retention
 
-_chance = random.Random()  # noqa: S311  no secret; not everybody's, which tests hold still
 logger = logging.getLogger(__name__)
 NAME = "cleanup"
-LOOK_SECONDS = 5.0
 LEASE_SECONDS = 60.0
 SHORTEST_SECONDS, LONGEST_SECONDS = 5.0, 300.0
 PASSES_AN_AGE = 20  # how often one looks while the youngest of what goes comes of age
 
 
-class Cleaner:
-    """One per process, bound to the event loop that serves."""
+class Cleaner(Looker):
+    """Bound to the event loop that serves. Its lease is not given back: whoever goes on, waits for it to run out."""
 
-    def __init__(self) -> None:
-        self._owner = ""
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self, owner: str) -> None:
-        self._owner = owner
-        self._task = asyncio.get_running_loop().create_task(self._look_for_ever(), name="cleanup")
-
-    async def stop(self) -> None:
-        """Ends between two portions; another process goes on when the lease has run out."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def _look_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS * _chance.uniform(0.8, 1.2))
-            try:
-                await self._look()
-            except RuntimeFault as fault:
-                logger.warning("cleanup: %s", fault.code)
-            except Exception:
-                logger.exception("cleanup failed")
+    name = NAME
+    seconds = 5.0
 
     async def _look(self) -> None:
         retention = Retention.by_settings()

@@ -94,6 +94,7 @@ def database(url: str) -> dict[str, Any]:
     else:
         config["OPTIONS"] = {
             **config.get("OPTIONS", {}),
+            "prepare_threshold": 0 if flag("DB_PREPARE", True) else None,
             "pool": {"min_size": 1, "max_size": whole("DB_POOL_SIZE", 10), "timeout": POOL_WAIT_SECONDS},
         }
         config["CONN_HEALTH_CHECKS"] = True

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -96,6 +96,8 @@ class _Text:
         if connection.vendor == "sqlite":
             self._ready = PLACES.sub(lambda found: "?" if found[0] == "%s" else "%", text)
             self._cursor = lambda: connection.connection.cursor()
+        elif connection.vendor == "postgresql":
+            self._cursor = partial(_prepared_cursor, connection)
 
     def execute(self, values: Sequence[Any]) -> Any:
         """The driver's cursor. Django's own goes through the text for placeholders each time; it is taken when
@@ -113,6 +115,15 @@ class _Text:
             cursor = self._cursor()
             cursor.execute(self._ready, values)
             return cursor
+
+
+def _prepared_cursor(connection: Any) -> Any:
+    """A cursor whose statements PostgreSQL reads and plans once a connection, unless DB_PREPARE says no; Django's own
+    sends each with its values in the text, as a new one."""
+    from django.db.backends.postgresql import base
+
+    make: Any = base.ServerBindingCursor
+    return make(connection.connection)
 
 
 class Select(_Statement, Generic[R]):

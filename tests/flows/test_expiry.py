@@ -98,7 +98,7 @@ def test_a_follower_goes_on_when_what_it_has_heard_is_removed(
 def test_the_server_cleans_up_by_itself(
     client: httpx.Client, server: RunningServer, model: ModelServer, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cleaning, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(cleaning.cleaner, "seconds", 0.1)
     talk.say(client, "s1", "hello", agent_type="ask")
     talk.say(client, "s2", "hello", agent_type="ask")
     Session.objects.filter(session_id="s1").update(last_activity=timezone.now() - timedelta(days=2))
