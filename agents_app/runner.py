@@ -245,8 +245,11 @@ class Turn:
     async def _stream(self, agent: agents.Agent, entries: list[dict[str, Any]]) -> Answer:
         self.request = Request.start(LLMRequest.ANSWER, agent)
         remaining = settings.MAX_TURN_SECONDS - self.run.active_seconds - (time.monotonic() - self.began)
+        too_long = TurnTooLong(limit=round(settings.MAX_TURN_SECONDS))
+        if remaining <= 0:  # the model is not asked: it might be quicker than any timer
+            raise too_long
         try:
-            async with asyncio.timeout(max(remaining, 0.001)) as bound:
+            async with asyncio.timeout(remaining) as bound:
                 body = request_body(agent, entries)
                 failpoints.hit("before-request")
                 spent = time.monotonic() - self.began
@@ -265,7 +268,7 @@ class Turn:
         except TimeoutError:
             if not bound.expired():
                 raise
-            raise TurnTooLong(limit=round(settings.MAX_TURN_SECONDS)) from None
+            raise too_long from None
 
     def _hear(self, text: str) -> None:
         """Called with each piece of the answer as it arrives."""
