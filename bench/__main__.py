@@ -65,8 +65,8 @@ def main() -> None:
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
-    """Runs every workload round by round, the targets in turn; those that share a database come by themselves, since
-    many idle processes on one core are something."""
+    """Runs every workload round by round, the targets in turn; those that share a database come one after the other,
+    since many idle processes on one core are something."""
     of_servers, of_others = cores()
     os.sched_setaffinity(0, of_others)
     results = []
@@ -76,7 +76,10 @@ async def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
             running, paths = start_alone(alone, options, folder, model, of_servers)
             results += await _trials(options, paths, running)
         if options.postgres_url and options.redis_url:
-            results += await _trials(options, paths, start_shared(stack, options, folder, model, of_servers))
+            for count in PROCESSES:
+                with ExitStack() as shared:
+                    running = start_shared(shared, options, folder, model, of_servers, count)
+                    results += await _trials(options, paths, running)
     return results
 
 
@@ -159,13 +162,12 @@ def start_alone(
 
 
 def start_shared(
-    stack: ExitStack, options: argparse.Namespace, folder: Path, model: Running, on: set[int]
+    stack: ExitStack, options: argparse.Namespace, folder: Path, model: Running, on: set[int], count: int
 ) -> dict[str, Running]:
-    """So many processes, and so many, of ours that share a PostgreSQL and a Redis."""
+    """So many processes of ours that share a PostgreSQL and a Redis."""
     on = {0, 1} if (os.cpu_count() or 1) >= CORES_FOR_TWO else on
-    found = [targets.runtime(options.postgres_url, options.redis_url, workers=count) for count in PROCESSES]
-    port = model.server.port
-    return {one.name: stack.enter_context(_started(one, port, folder, on)) for one in found}
+    shared = targets.runtime(options.postgres_url, options.redis_url, workers=count)
+    return {shared.name: stack.enter_context(_started(shared, model.server.port, folder, on))}
 
 
 @contextmanager
