@@ -94,7 +94,6 @@ def database(url: str) -> dict[str, Any]:
     else:
         config["OPTIONS"] = {
             **config.get("OPTIONS", {}),
-            "prepare_threshold": 0 if flag("DB_PREPARE", True) else None,
             "pool": {"min_size": 1, "max_size": whole("DB_POOL_SIZE", 10), "timeout": POOL_WAIT_SECONDS},
         }
         config["CONN_HEALTH_CHECKS"] = True
@@ -102,6 +101,7 @@ def database(url: str) -> dict[str, Any]:
 
 
 DATABASES = {"default": database(DB_URL)}
+DB_PREPARE = flag("DB_PREPARE", True)
 ON_SQLITE = DATABASES["default"]["ENGINE"].endswith("sqlite3")
 DATABASE_DIR = Path(DATABASES["default"]["NAME"]).parent if ON_SQLITE else DATA_DIR
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

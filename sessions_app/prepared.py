@@ -13,11 +13,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import orjson
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections, models
 from django.db.models import Value, sql
 from django.db.models.fields.json import JSONField
@@ -97,7 +98,7 @@ class _Text:
             self._ready = PLACES.sub(lambda found: "?" if found[0] == "%s" else "%", text)
             self._cursor = lambda: connection.connection.cursor()
         elif connection.vendor == "postgresql":
-            self._cursor = partial(_prepared_cursor, connection)
+            self._cursor = lambda: _Preparing(connection.connection)
 
     def execute(self, values: Sequence[Any]) -> Any:
         """The driver's cursor. Django's own goes through the text for placeholders each time; it is taken when
@@ -117,13 +118,28 @@ class _Text:
             return cursor
 
 
-def _prepared_cursor(connection: Any) -> Any:
-    """A cursor whose statements PostgreSQL reads and plans once a connection, unless DB_PREPARE says no; Django's own
-    sends each with its values in the text, as a new one."""
-    from django.db.backends.postgresql import base
+class _Preparing:
+    """A cursor of PostgreSQL's whose statement is read and planned once, and kept by the connection until a transaction
+    of it fails. Django's own sends each with its values in the text, as a new one; of those psycopg must keep nothing,
+    so it prepares only meanwhile."""
 
-    make: Any = base.ServerBindingCursor
-    return make(connection.connection)
+    def __init__(self, connection: Any) -> None:
+        from django.db.backends.postgresql import base
+
+        make: Any = base.ServerBindingCursor
+        self._connection, self._cursor = connection, make(connection)
+        self.fetchall = self._cursor.fetchall
+
+    @property
+    def rowcount(self) -> int:
+        return int(self._cursor.rowcount)
+
+    def execute(self, text: str, values: Sequence[Any]) -> None:
+        self._connection.prepare_threshold = 0 if settings.DB_PREPARE else None
+        try:
+            self._cursor.execute(text, values)
+        finally:
+            self._connection.prepare_threshold = None
 
 
 class Select(_Statement, Generic[R]):

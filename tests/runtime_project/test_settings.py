@@ -45,12 +45,6 @@ def test_postgresql_urls(scheme: str) -> None:
     assert (config["USER"], config["PASSWORD"]) == ("user", "p@ss")
     assert config["CONN_HEALTH_CHECKS"]
     assert config["OPTIONS"]["pool"]["max_size"] >= 1
-    assert config["OPTIONS"]["prepare_threshold"] == 0
-
-
-def test_a_pooler_that_keeps_no_prepared_statements_is_given_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AGENT_RUNTIME__DB_PREPARE", "false")
-    assert database("postgres://user@host/name")["OPTIONS"]["prepare_threshold"] is None
 
 
 def test_defaults_are_the_embedded_ones_and_safe(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.conf import settings
+from django.db import IntegrityError, connection, transaction
 from django.forms.models import model_to_dict
 from django.utils import timezone
 
@@ -73,6 +74,20 @@ def test_a_statement_of_a_partial_index_binds_only_what_it_is_given() -> None:
     for prepared_one in (writing._BY_NAME, writing._BY_KEY):
         _, bound, *_ = prepared_one.compiled()
         assert [type(one) for one in bound] == [Slot]
+
+
+@pytest.mark.skipif(settings.ON_SQLITE, reason="needs AGENT_RUNTIME__DB_URL=postgres://...")
+def test_postgresql_keeps_our_statements_and_none_of_djangos(session: Session) -> None:
+    raw = connection.connection
+    for number in range(1, 4):
+        prepared.insert([message(session, number, content="x" * number)])
+        assert NAMED.first(name="s1") == session
+        Message.objects.filter(number=number).update(content=f"the {number}. text, which is nobody's business")
+    assert len(raw._prepared._names) >= 2
+    assert not raw._prepared._counts
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Session.objects.create(session_id="s1")
+    assert NAMED.first(name="s1") == session
 
 
 def test_rows_of_a_prepared_select_are_converted(session: Session) -> None:
