@@ -22,7 +22,6 @@ from sessions_app.keys import ENVIRONMENT
 
 SESSION_COOKIE = re.compile(r"[0-9a-z]{8,64}")  # what Django makes; PostgreSQL fails at a NUL
 KEY_HEADER = b"x-internal-auth"
-NAME_CHARACTERS = 150  # what decisions and the audit keep of a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ async def principal_of(scope: Scope) -> Principal | None:
         person = await tokens.check(tokens_sent[0]) if len(tokens_sent) == 1 else None
         if person is None:
             return None
-        return Principal(person.subject[:NAME_CHARACTERS], owner=person.subject, expires_at=person.expires_at)
+        return Principal(audit.person(person.subject), owner=person.subject, expires_at=person.expires_at)
     if scope["type"] == "websocket" and not same_origin(scope):
         return None
     if scope["type"] == "websocket" or scope["method"] in ("GET", "HEAD"):

@@ -163,7 +163,7 @@ def _is_plain(line: EventDict, by_heart: re.Pattern[str] | None) -> bool:
 
 
 def _may_hold(text: str) -> bool:
-    lowered = text.lower()
+    lowered = text.casefold()
     for trace in TRACES:  # noqa: SIM110  `any` costs twice as much, for two lines a turn
         if trace in lowered:
             return True

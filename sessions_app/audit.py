@@ -64,6 +64,7 @@ KEY_REVOKE = "key.revoke"
 
 HEAD = 1
 WHO_CHARACTERS = 150
+OTHERS = re.compile(r"(operator|shell|token|key):|key-[0-9a-f]{8}$|(system|env)$")
 NAME = re.compile(r"[\w.:@/+*-]{0,100}", re.ASCII)
 Facts = Mapping[str, Any]
 
@@ -112,6 +113,11 @@ def end_chains(sessions: QuerySet[Session], action: str, who: str, *, correlatio
 def operator(name: str) -> str:
     """Whoever is logged in to the admin under this name, as much of it as the columns hold."""
     return f"operator:{name}"[:WHO_CHARACTERS]
+
+
+def person(subject: str) -> str:
+    """Whoever a token names; one that is called as something else is told apart from it."""
+    return (f"token:{subject}" if OTHERS.match(subject) else subject)[:WHO_CHARACTERS]
 
 
 def shell_user() -> str:

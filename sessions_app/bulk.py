@@ -55,10 +55,12 @@ def _command(name: str) -> Callable[[Session, Arguments, str], object]:
 def _delete(session: Session, arguments: Arguments, who: str) -> None:
     """With `unused_since` only what nobody has used since then: what was agreed to was old."""
     agreed = parse_datetime(arguments.get("unused_since", ""))
-    held = Session.objects.select_for_update().filter(pk=session.pk)  # nobody begins to use it between look and deed
-    if agreed is not None and any(row.last_activity >= agreed for row in held):
+    held = Session.objects.select_for_update().filter(pk=session.pk).first()  # not used between the look and the deed
+    if held is None:  # its name may be another session's by now
+        raise SessionNotFound(session_id=session.session_id)
+    if agreed is not None and held.last_activity >= agreed:
         raise NothingToDo(why=_("it was used meanwhile"))
-    services.delete_session(session.session_id, who=who)
+    services.delete_session(held.session_id, who=who)
 
 
 def _cancel_run(run: Run, arguments: Arguments, who: str) -> None:
@@ -75,8 +77,10 @@ def cancel_run(run: Run, *, who: str) -> Run:
 
 def _repair(session: Session, arguments: Arguments, who: str) -> None:
     broken = next((one for one in doctor.BROKEN if one.name == arguments.get("check")), None)
-    if broken is None or not doctor.repair(doctor.Finding(broken, session.pk, session.session_id), who=who):
+    finding = doctor.Finding(broken, session.pk, session.session_id) if broken else None
+    if finding is None or not doctor.repair(finding, who=who):
         raise NothingToDo(why=_("nothing that can be repaired"))
+    doctor.note_repaired([finding])
 
 
 DEEDS: dict[str, Deed] = {

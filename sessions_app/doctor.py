@@ -7,6 +7,7 @@ meanwhile is left alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +17,7 @@ from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, QuerySet, 
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from sessions_app import answers, approvals, audit, clock, closing, database, events, leases, runs, writing
+from sessions_app import answers, approvals, audit, clock, closing, database, events, gauges, leases, runs, writing
 from sessions_app.errors import RunInterrupted, SessionNotFound
 from sessions_app.models import (
     HANDED_OVER,
@@ -248,6 +249,19 @@ def _confirmed(broken: Broken) -> list[Finding]:
     found = sorted(first & set(broken.find())) if first else []
     known = dict(Session.objects.filter(pk__in=found).values_list("pk", "session_id"))
     return [Finding(broken, pk, known[pk]) for pk in found if pk in known]
+
+
+def note(found: Iterable[Finding]) -> None:
+    """Keeps how many there are, when all was looked at."""
+    counts = Counter(finding.broken.name in WATCHED for finding in found)
+    gauges.note_broken(gauges.WATCHDOG, counts[True])
+    gauges.note_broken(gauges.DOCTOR, counts[False])
+
+
+def note_repaired(done: Iterable[Finding]) -> None:
+    """Keeps that there are these fewer; what the watchdog looks for it will count itself."""
+    if count := sum(finding.broken.name not in WATCHED for finding in done):
+        database.before_commit(gauges.note_repaired, count)
 
 
 def repair(finding: Finding, *, who: str = audit.SYSTEM) -> bool:

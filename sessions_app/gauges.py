@@ -5,10 +5,10 @@ Every reading is one statement that an index answers, however much is stored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from django.db.models import F, Max, Min, QuerySet, Sum
+from django.db.models import F, Min, QuerySet, Sum
 from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
@@ -47,18 +47,18 @@ def stuck_runs() -> int:
 
 
 def note_broken(by: str, count: int) -> None:
-    """How many broken states the watchdog, or `manage.py doctor`, has found at its last look, and could not repair."""
+    """How many broken states were found at the last look, and could not be repaired: by the watchdog of those that it
+    looks for all day, by the doctor of the others."""
     Tally.objects.update_or_create(name=BROKEN, label=by, defaults={"value": count})
 
 
-def note_repaired(count: int) -> None:
-    """So many fewer than at anybody's last look."""
-    Tally.objects.filter(name=BROKEN).update(value=Greatest(F("value") - count, 0))
+def note_repaired(counts: Sequence[int]) -> None:
+    """So many fewer than at the doctor's last look."""
+    Tally.objects.filter(name=BROKEN, label=DOCTOR).update(value=Greatest(F("value") - sum(counts), 0))
 
 
 def broken_states() -> int:
-    """As whoever found more says: the doctor looks at all, the watchdog more often."""
-    return int(Tally.objects.filter(name=BROKEN).aggregate(most=Max("value"))["most"] or 0)
+    return int(Tally.objects.filter(name=BROKEN).aggregate(found=Sum("value"))["found"] or 0)
 
 
 # --- what the processes have open --------------------------------------------------------------------------------

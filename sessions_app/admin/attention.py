@@ -120,4 +120,4 @@ def _plumbing() -> Iterator[Trouble]:
     if broken:
         title = ngettext("{count} broken state", "{count} broken states", broken).format(count=broken)
         why = _("The doctor names what should never be, and mends it.")
-        yield Trouble(title, why, reverse("admin:sessions_app_session_doctor"), _("Open"))
+        yield Trouble(title, why, reverse("admin:sessions_app_session_doctor") + "?whole=1", _("Open"))

@@ -80,7 +80,8 @@ def _now() -> list[Tile]:
         tile(_("Approvals that wait"), waiting, front_page(Approval), "waits" if waiting else ""),
         tile(_("Stuck turns"), stuck, f"{sessions}?runs=unfinished", "bad" if stuck else ""),
         tile(
-            _("Broken states"), broken, reverse("admin:sessions_app_session_doctor"), "bad" if broken else "",
+            _("Broken states"), broken, reverse("admin:sessions_app_session_doctor") + "?whole=1" * bool(broken),
+            "bad" if broken else "",
             _("the doctor names them") if broken else "",
         ),
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -73,7 +73,7 @@ def urls(model_admin: Any) -> list[Any]:
 def _page(model_admin: Any, request: HttpRequest) -> HttpResponse:
     if not model_admin.has_view_permission(request):
         raise PermissionDenied
-    is_whole = bool(request.GET.get("whole"))
+    is_whole = _is_whole(request.GET)
     found = doctor.examine(() if is_whole else WATCHED)
     checks = [Check(broken, [one for one in found if one.broken is broken]) for broken in BROKEN]
     asked = [check for check in checks if is_whole or check.broken.name in WATCHED]
@@ -102,15 +102,23 @@ def _repair(model_admin: Any, request: HttpRequest) -> HttpResponse:
         return _in_background(request, found)
     done = [finding for finding in found if doctor.repair(finding, who=operator(request))]
     _note(model_admin, request, done, len(found) - len(done))
-    gauges.note_repaired(len(done))
-    return redirect(reverse(PAGE) + ("?whole=1" if request.POST.get("whole") else ""))
+    is_whole = _is_whole(request.POST)
+    if is_whole:
+        doctor.note(doctor.examine())
+    else:
+        gauges.note_broken(gauges.WATCHDOG, len(doctor.examine(WATCHED)))
+    return redirect(reverse(PAGE) + ("?whole=1" if is_whole else ""))
+
+
+def _is_whole(told: QueryDict) -> bool:
+    return told.get("whole") == "1"
 
 
 def _asked_for(request: HttpRequest) -> list[Finding]:
     check, session = request.POST.get("check", ""), request.POST.get("session", "")
     if check and check not in {broken.name for broken in BROKEN}:
         raise Http404
-    names = [check] if check else () if request.POST.get("whole") else WATCHED
+    names = [check] if check else () if _is_whole(request.POST) else WATCHED
     found = [finding for finding in doctor.examine(names) if finding.broken.repair]
     return [finding for finding in found if not session or str(finding.session_pk) == session]
 

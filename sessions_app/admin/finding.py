@@ -114,8 +114,9 @@ def _calls(words: str) -> Group:
     """By the tool's name, the call's id, or what is in the arguments: a path, a command."""
     recent, looked_at = newest(ToolCall)
     rows = ToolCall.objects.annotate(asked=Cast("arguments", TextField())).filter(recent)
-    as_json = json.dumps(words)[1:-1]  # SQLite keeps other letters than ASCII as their numbers
-    fits = holding(words, "name", "call_id", "asked") | Q(asked__icontains=as_json)
+    fits = holding(words, "name", "call_id", "asked")
+    for is_ascii in (True, False):  # as Django writes JSON into SQLite, and as `prepared` and PostgreSQL do
+        fits |= Q(asked__icontains=json.dumps(words, ensure_ascii=is_ascii)[1:-1])
     rows = rows.filter(fits).order_by("-pk").select_related("session", "message")
 
     def hit(row: Any) -> Hit:

@@ -75,6 +75,18 @@ def test_a_long_subject_is_named_in_part_and_owns_in_full(
     assert (decided["who"], Session.objects.get().owner) == (subject[:150], subject)
 
 
+@pytest.mark.parametrize("subject", ["operator:anna", "shell:root", "system", "env", "key-0123abcd", "token:x"])
+def test_a_subject_that_is_called_as_somebody_else_is_told_apart(
+    server: RunningServer, issuer: Issuer, model: ModelServer, subject: str
+) -> None:
+    model.reply(tool_calls([("c1", "write_file", '{"path": "a.md", "content": "x"}')]), text("done"))
+    with holder(server, issuer.token(subject)) as client:
+        talk.say(client, "s", "write", agent_type="coder")
+        assert talk.send(client, "s", {"type": "hitl_decision", "call_id": "c1", "decision": "reject"}).error is None
+        [decided] = client.get("/events/audit-log?event_type=hitl_decision_made").json()["audit_log"]
+    assert (decided["who"], Session.objects.get().owner) == (f"token:{subject}", subject)
+
+
 def hs256_with_the_public_key(issuer: Issuer) -> str:
     """The classic: the public key, which everybody has, taken for a shared secret."""
     [(key_id, key)] = issuer.keys.items()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -50,10 +53,40 @@ def test_without_being_asked_it_reads_only_what_an_index_answers(operator: Clien
         page = html(operator, reverse(PAGE))
     assert not [one["sql"] for one in queries if "GROUP BY" in one["sql"]]
     assert "run-waits-for-nothing" in page
+    assert "Nothing is broken." not in page
     assert "Not looked for" in page
     assert page.index("Not looked for") < page.index("wrong-counter")
     operator.post(reverse(REPAIR))
     assert broken() == [("wrong-counter", "a")]
+
+
+def test_what_is_repaired_takes_nothing_from_the_count_of_what_is_not(operator: Client) -> None:
+    wrong("a", "b")
+    call_command_doctor()
+    assert gauges.broken_states() == 2
+    Run.objects.create(session=Session.objects.create(session_id="lost"), state=RunState.WAITING)
+    operator.post(reverse(REPAIR))
+    assert broken() == [("wrong-counter", "a"), ("wrong-counter", "b")]
+    assert gauges.broken_states() == 2
+    home = operator.get(reverse("admin:index")).content.decode()
+    assert whole() in home
+    assert f'"{reverse(PAGE)}"' not in home
+    operator.post(reverse(REPAIR), {"whole": "1"})
+    assert gauges.broken_states() == 0
+
+
+def test_a_repair_in_the_background_is_counted(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "SHOWN", 1)
+    wrong("a", "b")
+    call_command_doctor()
+    operator.post(reverse(REPAIR), {"whole": "1"})
+    finish(Batch.objects.get())
+    assert (broken(), gauges.broken_states()) == ([], 0)
+
+
+def call_command_doctor() -> None:
+    with pytest.raises(SystemExit):
+        call_command("doctor", stdout=StringIO())
 
 
 def test_one_finding_is_repaired_by_its_button_and_the_other_stays(operator: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +13,19 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from sessions_app import prepared
 from sessions_app.admin import finding
-from sessions_app.models import DeliveryState, Event, EventDelivery, LLMRequest, Message, Run, RunState, Session
+from sessions_app.models import (
+    DeliveryState,
+    Event,
+    EventDelivery,
+    LLMRequest,
+    Message,
+    Run,
+    RunState,
+    Session,
+    ToolCall,
+)
 from tests.sessions_app import admin_rows
 from tests.sessions_app.test_admin import operator, visitor
 from tests.sessions_app.test_admin_hostile import HOSTILE, Page
@@ -55,6 +67,17 @@ def story() -> Session:
 def found(client: Client, words: str) -> dict[str, list[finding.Hit]]:
     context = client.get(reverse(FIND), {"q": words}).context
     return {str(group.name): group.hits for group in context["groups"] if group.hits}
+
+
+@pytest.mark.parametrize("store", [prepared.insert, ToolCall.objects.bulk_create])
+def test_arguments_are_found_however_they_were_written(
+    operator: Client, story: Session, store: Callable[[list[ToolCall]], object]
+) -> None:
+    message = Message.objects.get(session=story, number=2)
+    said = {"text": 'скажи "да"\n'}
+    store([ToolCall(session=story, run=message.run, message=message, call_id="c2", name="say", arguments=said)])
+    for words in ('скажи "да"', "скажи", '"да"'):
+        assert len(found(operator, words).get("Tool calls", [])) == 1, words
 
 
 @pytest.mark.parametrize(

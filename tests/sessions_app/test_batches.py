@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.translation import override
 
 from sessions_app import audit_chains, batches, bulk
-from sessions_app.errors import StorageUnavailable
+from sessions_app.errors import SessionNotFound, StorageUnavailable
 from sessions_app.models import (
     Approval,
     AuditEntry,
@@ -224,6 +224,15 @@ def test_old_sessions_that_were_used_meanwhile_stay() -> None:
     batch = finish(begun("delete", [old, used], unused_since=moment.isoformat()))
     assert counts(batch) == (1, 1, 0)
     assert [row.session_id for row in Session.objects.all()] == ["s1"]
+
+
+def test_a_session_that_has_taken_the_name_of_one_that_is_gone_stays() -> None:
+    [chosen] = sessions(1)
+    Session.objects.filter(pk=chosen.pk).delete()
+    successor = Session.objects.create(session_id=chosen.session_id)
+    with pytest.raises(SessionNotFound):
+        bulk.DEEDS["delete"].apply(chosen, {}, WHO)
+    assert Session.objects.get() == successor
 
 
 def test_runs_are_cancelled_one_by_one() -> None:
