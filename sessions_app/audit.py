@@ -64,7 +64,7 @@ KEY_REVOKE = "key.revoke"
 
 HEAD = 1
 WHO_CHARACTERS = 150
-OTHERS = re.compile(r"(operator|shell|token|key):|key-[0-9a-f]{8}$|(system|env)$")
+OTHERS = re.compile(r"(operator|shell|token|key):|key-[0-9a-f]{8}\Z|(system|env)\Z")
 NAME = re.compile(r"[\w.:@/+*-]{0,100}", re.ASCII)
 Facts = Mapping[str, Any]
 

@@ -80,7 +80,7 @@ def _repair(session: Session, arguments: Arguments, who: str) -> None:
     finding = doctor.Finding(broken, session.pk, session.session_id) if broken else None
     if finding is None or not doctor.repair(finding, who=who):
         raise NothingToDo(why=_("nothing that can be repaired"))
-    doctor.note_repaired([finding])
+    doctor.note_repaired(finding)
 
 
 DEEDS: dict[str, Deed] = {

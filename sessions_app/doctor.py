@@ -258,10 +258,10 @@ def note(found: Iterable[Finding]) -> None:
     gauges.note_broken(gauges.DOCTOR, counts[False])
 
 
-def note_repaired(done: Iterable[Finding]) -> None:
-    """Keeps that there are these fewer; what the watchdog looks for it will count itself."""
-    if count := sum(finding.broken.name not in WATCHED for finding in done):
-        database.before_commit(gauges.note_repaired, count)
+def note_repaired(finding: Finding) -> None:
+    """Keeps that there is one less; what the watchdog looks for it will count itself."""
+    if finding.broken.name not in WATCHED:
+        database.before_commit(gauges.note_repaired, 1)
 
 
 def repair(finding: Finding, *, who: str = audit.SYSTEM) -> bool:

@@ -242,8 +242,8 @@ class _Insert(_Statement):
         sample = self._model(**{field.attname: Slot(field.name, field) for field in self.fields})
         query.insert_values(self.fields, [sample] * self._rows, raw=True)
         compiler: Any = query.get_compiler(connection=connection)
-        self._returns = connection.vendor != "sqlite"  # there it takes longer than the insert itself
-        compiler.returning_fields = [self._model._meta.pk] if self._returns else None
+        if connection.vendor != "sqlite":  # there it takes longer than the insert itself
+            compiler.returning_fields = [self._model._meta.pk]
         [(text, _)] = compiler.as_sql()
         return _Text(connection, str(text)), [(field.attname, *_store(field, connection)) for field in self.fields]
 
@@ -259,10 +259,10 @@ class _Insert(_Statement):
         with text.connection.wrap_database_errors:
             cursor = text.execute(values)
             keys: Sequence[int]
-            if self._returns:
-                keys = [key for (key,) in cursor.fetchall()]
-            else:  # SQLite has one writer at a time: the keys of one statement follow each other
+            if text.connection.vendor == "sqlite":  # one writer at a time: the keys of one statement follow each other
                 keys = range(cursor.lastrowid - len(rows) + 1, cursor.lastrowid + 1)
+            else:
+                keys = [key for (key,) in cursor.fetchall()]
         for row, key in zip(rows, keys, strict=True):
             row.__dict__[self._key], row._state.adding, row._state.db = key, False, text.connection.alias
 

@@ -22,13 +22,12 @@ from agents_app.admin import agent_pages
 from agents_app.admin.agent_forms import DraftForm, TrialForm
 from agents_app.agents import Agent
 from sessions_app import agent_versions, correlation
-from sessions_app.admin.actions import operator
+from sessions_app.admin.actions import operator, seen
 from sessions_app.admin.stored import StoredRows
 from sessions_app.agent_versions import ChangedMeanwhile
 from sessions_app.models import AgentVersion
 
 CHANGE, TRY = "sessions_app.change_agentversion", "sessions_app.try_agentversion"
-MAX_DIGITS = 18
 OF_AGENT = "admin:sessions_app_agentversion_agent"
 
 
@@ -73,12 +72,12 @@ class AgentVersionAdmin(StoredRows):
         form = DraftForm(own, agent_versions.of(own.type).first(), data)
         if not form.is_valid():
             return self._form(request, own, form)
-        note, seen = form.cleaned_data["note"], form.cleaned_data["seen"] or 0
+        told = form.cleaned_data
         try:
-            return self._set(request, own.type, form.overrides, note=note, seen=seen)
+            return self._set(request, own.type, form.overrides, note=told["note"], seen=told["seen"] or 0)
         except ChangedMeanwhile as error:
-            told = _("Somebody else has saved version {number} meanwhile. Look at it; saving again replaces it.")
-            form.add_error(None, told.format(number=error.newest))
+            why = _("Somebody else has saved version {number} meanwhile. Look at it; saving again replaces it.")
+            form.add_error(None, why.format(number=error.newest))
             data["seen"] = str(error.newest)
             return self._form(request, own, form)
 
@@ -87,7 +86,7 @@ class AgentVersionAdmin(StoredRows):
         self._may(request, request.user.has_perm(CHANGE))
         own = _own(agent_type)
         try:
-            return self._set(request, own.type, {}, note="As in the code", seen=_seen(request))
+            return self._set(request, own.type, {}, note="As in the code", seen=seen(request))
         except ChangedMeanwhile as error:
             return self._look_again(request, own, error)
 
@@ -147,7 +146,7 @@ class AgentVersionAdmin(StoredRows):
         version = get_object_or_404(AgentVersion, number=number)
         own = _own(version.agent)
         try:
-            self._told(request, agent_versions.restore(own.type, number, who=operator(request), seen=_seen(request)))
+            self._told(request, agent_versions.restore(own.type, number, who=operator(request), seen=seen(request)))
         except ChangedMeanwhile as error:
             return self._look_again(request, own, error)
         return redirect(OF_AGENT, own.type)
@@ -166,13 +165,6 @@ class AgentVersionAdmin(StoredRows):
     def _page(self, request: HttpRequest, template: str, told: dict[str, Any]) -> HttpResponse:
         context = {**self.admin_site.each_context(request), "opts": self.opts, **told}
         return TemplateResponse(request, f"admin/agents_app/{template}.html", context)
-
-
-def _seen(request: HttpRequest) -> int:
-    """The number of the version that the page showed as the one that applies; -1, which none has, where it is no
-    number."""
-    seen = request.POST.get("seen", "")
-    return int(seen) if seen.isascii() and seen.isdecimal() and len(seen) <= MAX_DIGITS else -1
 
 
 def _own(agent_type: str) -> Agent:

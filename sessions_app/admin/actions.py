@@ -22,6 +22,8 @@ from sessions_app.models import Session
 
 AT_ONCE = 50  # and more than that in the background
 
+MAX_DIGITS = 18
+
 
 @dataclass(frozen=True, slots=True)
 class SessionAction:
@@ -161,6 +163,12 @@ def apply(model_admin: Any, request: HttpRequest, sessions: list[Session], actio
 def operator(request: HttpRequest) -> str:
     """Whoever is logged in, as the audit names them."""
     return audit.operator(request.user.get_username())
+
+
+def seen(request: HttpRequest) -> int:
+    """The number of the version that the form was shown with; -1, which none has, where it is no number."""
+    told = request.POST.get("seen", "")
+    return int(told) if told.isascii() and told.isdecimal() and len(told) <= MAX_DIGITS else -1
 
 
 def _record(request: HttpRequest, sessions: list[Session], action: SessionAction) -> None:

@@ -14,14 +14,13 @@ from django.utils.translation import gettext as _
 
 from sessions_app import policies
 from sessions_app.admin import policy_words, shown
-from sessions_app.admin.actions import operator
+from sessions_app.admin.actions import operator, seen
 from sessions_app.admin.columns import text
 from sessions_app.admin.stored import StoredRows
 from sessions_app.models import PolicyVersion
 from sessions_app.policies import PolicyInvalid, RulesChanged
 
 CHANGE_RULES = "sessions_app.change_policyrule"
-MAX_DIGITS = 18
 
 
 @admin.register(PolicyVersion)
@@ -59,11 +58,8 @@ class PolicyVersionAdmin(StoredRows):
         wanted = get_object_or_404(PolicyVersion, pk=pk)
         if request.method != "POST":
             return self._question(request, wanted)
-        seen = request.POST.get("seen", "")
         try:
-            if not (seen.isascii() and seen.isdecimal() and len(seen) <= MAX_DIGITS):
-                raise RulesChanged
-            made = policies.restore(wanted.number, who=operator(request), seen=int(seen))
+            made = policies.restore(wanted.number, who=operator(request), seen=seen(request))
         except RulesChanged:
             self.message_user(request, _("The rules have changed meanwhile. Look again."), messages.ERROR)
             return redirect("admin:sessions_app_policyversion_restore", pk)
