@@ -7,7 +7,9 @@ from typing import Any
 
 from django.conf import settings
 
+from agents_app.llm_events import loads
 from agents_app.llm_failures import failure_told
+from agents_app.llm_likeness import Likeness
 from agents_app.llm_types import Answer, RequestedCall, Usage
 from sessions_app.errors import AnswerTooLong, LLMFault, LLMGarbage, LLMOutputLimit, LLMRefused
 
@@ -21,7 +23,8 @@ ENDED_BADLY: dict[str, type[LLMFault]] = {
 
 
 class Assembly:
-    """Takes chunks in with `add`, or a whole answer with `add_whole`; both return the text that is new."""
+    """Takes chunks in with `add_event` as they came or with `add`, a whole answer with `add_whole`; all return the text
+    that is new."""
 
     def __init__(self) -> None:
         self.finish_reason = ""
@@ -35,6 +38,32 @@ class Assembly:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._legacy: _Call | None = None
+        self._likeness = Likeness()
+
+    def add_event(self, event: bytes) -> str:
+        """A chunk as JSON."""
+        text = self._likeness.text_in(event)
+        if text is None:
+            return self._add_unlike(event)
+        if "\x00" in text:
+            text = _plain(text)
+        # As `_keep` does, without its calls: this is run for each token.
+        self._size_bytes += len(text) if text.isascii() else len(text.encode())
+        if self._size_bytes > self._most_bytes:
+            raise AnswerTooLong(limit=self._most_bytes)
+        self._text.append(text)
+        return text
+
+    def _add_unlike(self, event: bytes) -> str:
+        """A chunk that is like none before it; the next ones may be like it, where its text was all that counted."""
+        chunk, finish_reason = loads(event), self.finish_reason
+        text = self.add(chunk)
+        if text and not chunk.get("usage") and finish_reason == self.finish_reason:
+            [choice, *others] = chunk["choices"]
+            delta = choice.get("delta")
+            if not others and delta and len(delta) == 1 and type(delta["content"]) is str:
+                self._likeness.learn(event, chunk, delta)
+        return text
 
     def add(self, chunk: Any) -> str:
         choice = self._choice(chunk)
@@ -74,6 +103,7 @@ class Assembly:
         model = chunk.get("model")
         if model != self.model and isinstance(model, str):
             self.model = _plain(model)
+            self._likeness.forget()
         choices = chunk.get("choices") or []
         if not isinstance(choices, list):
             raise LLMGarbage(reason="choices of a wrong type")

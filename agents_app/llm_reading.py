@@ -63,12 +63,12 @@ class Reading:
         return None
 
     def _take(self, events: list[bytes]) -> None:
-        say, add = self._say, self.assembly.add
+        say, add = self._say, self.assembly.add_event
         for event in events:
             self.events += 1
             if event == b"[DONE]":
                 self.done = True
-            elif not self.done and (text := add(loads(event))):
+            elif not self.done and (text := add(event)):
                 say(text)
 
     def _take_rest(self) -> None:
@@ -92,10 +92,11 @@ class Bound:
 
     def heard(self, reading: Reading) -> None:
         """After each read. Only complete events count as life, not comments, not bytes that drip."""
-        if reading.finished:
+        events = reading.events
+        if reading.done or reading.assembly.finish_reason:  # it is finished
             self._close_in(DONE_GRACE_SECONDS if reading.done else USAGE_GRACE_SECONDS)
-        elif reading.events > self._events and reading.under_way:
-            self._events = reading.events
+        elif events > self._events and (events or reading.under_way):
+            self._events = events
             now = self._now()
             if now - self._armed_at > self._idle_seconds * LATENESS:
                 self._armed_at = now
@@ -118,13 +119,11 @@ class Voice:
         self.spoken = False
         self._on_delta = on_delta
         self._pieces: list[str] = []
-
-    def say(self, text: str) -> None:
-        if text:
-            self.spoken = True
-            self._pieces.append(text)
+        self.say = self._pieces.append
 
     def flush(self) -> None:
-        if self._pieces:
-            text, self._pieces = "".join(self._pieces), []
+        text = "".join(self._pieces)
+        self._pieces.clear()
+        if text:
+            self.spoken = True
             self._on_delta(text)

@@ -1,0 +1,54 @@
+"""Nearly all chunks of an answer differ in their text alone. What stands around the text is learnt from one of them;
+of those that begin and end like it only the text is read, which costs a fraction of the whole JSON. Pure.
+
+Exact, not a guess: a parser that has come to where a value belongs goes on after any string in the same way. So a
+chunk that is the known one, but for one whole JSON string in the place of the text, means the same but for its text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+LESSONS = 4  # of chunks that change from one to the next nothing is to be learnt: not tried for ever
+PROBE = "likeness"
+
+
+class Likeness:
+    """What the plain chunks of one answer have in common, as soon as it is known."""
+
+    def __init__(self) -> None:
+        self._before = self._after = b""
+        self._lessons = LESSONS
+
+    def text_in(self, event: bytes) -> str | None:
+        """The text of a chunk that is like the known one; None for any other."""
+        before, after = self._before, self._after
+        if not before or not event.startswith(before) or not event.endswith(after):
+            return None
+        try:
+            text = orjson.loads(event[len(before) : -len(after)])
+        except orjson.JSONDecodeError:
+            return None
+        return text if type(text) is str else None
+
+    def learn(self, event: bytes, chunk: dict[str, Any], delta: dict[str, Any]) -> None:
+        """Takes as the known one this chunk, of which nothing counts but `content` in its `delta`."""
+        if not self._lessons:
+            return
+        self._lessons -= 1
+        before, text, after = event.partition(orjson.dumps(delta["content"]))
+        if not text or not after:
+            return
+        delta["content"] = PROBE
+        try:
+            same = orjson.loads(before + orjson.dumps(PROBE) + after) == chunk
+        except orjson.JSONDecodeError:
+            same = False
+        if same:
+            self._before, self._after = before, after
+
+    def forget(self) -> None:
+        """What was known does not hold any more."""
+        self._before = b""

@@ -1,0 +1,111 @@
+"""Chunks whose text alone is read mean what they mean when the whole of them is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents_app.llm_assembly import Assembly
+from agents_app.llm_events import loads
+from agents_app.llm_likeness import LESSONS, Likeness
+
+
+def event(content: Any, *, compact: bool = True, ascii_only: bool = True, model: str = "m", **beside: Any) -> bytes:
+    chunk = {
+        "id": "content",
+        "model": model,
+        "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": None, **beside}],
+        "system_fingerprint": "delta",
+    }
+    separators = (",", ":") if compact else (", ", ": ")
+    return json.dumps(chunk, ensure_ascii=ascii_only, separators=separators).encode("utf-8", "surrogatepass")
+
+
+def both_ways(events: list[bytes]) -> tuple[list[str], Any]:
+    """What the events say, having made sure that it is the same when each is read whole."""
+    quick, whole = Assembly(), Assembly()
+    texts = [quick.add_event(one) for one in events]
+    assert texts == [whole.add(loads(one)) for one in events]
+    assert quick.answer() == whole.answer()
+    return texts, quick.answer()
+
+
+@given(st.lists(st.text(max_size=12), max_size=8), st.booleans(), st.booleans())
+def test_any_texts_are_read_as_they_are(texts: list[str], compact: bool, ascii_only: bool) -> None:
+    both_ways([event(text, compact=compact, ascii_only=ascii_only) for text in texts])
+
+
+@given(st.data())
+def test_any_bytes_in_the_place_of_the_text_mean_what_they_mean(data: st.DataObject) -> None:
+    before, after = event("MARK").split(b'"MARK"')
+    some = [b'"', b"\\", b"\\u0000", b"a", b",", b":", b"{", b"}", b"null", b" ", b'"content"', b"\xff"]
+    pieces = st.sampled_from(some)
+    middle = b"".join(data.draw(st.lists(pieces, max_size=8)))
+    known, mine = Assembly(), Assembly()
+    known.add_event(event("first"))
+    mine.add_event(event("first"))
+    try:
+        whole = known.add(loads(before + middle + after))
+    except Exception as error:
+        with pytest.raises(type(error)):
+            mine.add_event(before + middle + after)
+    else:
+        assert mine.add_event(before + middle + after) == whole
+        assert mine.text() == known.text()
+
+
+def test_of_what_is_alike_the_text_alone_is_read() -> None:
+    likeness, first = Likeness(), event("one")
+    chunk = loads(first)
+    assert likeness.text_in(first) is None
+    likeness.learn(first, chunk, chunk["choices"][0]["delta"])
+    assert likeness.text_in(event("two\n\u00e9\u2028")) == "two\n\u00e9\u2028"
+    assert likeness.text_in(event(None)) is None
+    assert likeness.text_in(event(1)) is None
+    assert likeness.text_in(event("two", logprobs=None)) is None
+    assert likeness.text_in(event("two", model="other")) is None
+    likeness.forget()
+    assert likeness.text_in(event("two")) is None
+
+
+def test_a_text_that_stands_elsewhere_too_is_not_taken_for_that() -> None:
+    events = [event(text) for text in ("content", "delta", "m", "id", "", "a", "content")]
+    texts, _ = both_ways(events)
+    assert texts == ["content", "delta", "m", "id", "", "a", "content"]
+
+
+def test_more_than_a_text_in_its_place_is_read_whole() -> None:
+    before, after = event("MARK").split(b'"MARK"')
+    events = [event("one"), before + b'"two","content":"three"' + after, before + b'"a","tool_calls":[]' + after]
+    texts, _ = both_ways(events)
+    assert texts == ["one", "three", "a"]
+
+
+def test_the_last_model_named_is_the_answers() -> None:
+    _, answer = both_ways([event("a"), event("b"), event("c", model="n"), event("d"), event("e")])
+    assert answer.model == "m"
+
+
+def test_a_null_character_is_written_out() -> None:
+    texts, answer = both_ways([event("a"), event("b\x00")])
+    assert texts[1] == "b\\u0000"
+    assert answer.text == "ab\\u0000"
+
+
+def test_what_changes_with_each_chunk_is_read_whole() -> None:
+    events = [event(f"t{number}", obfuscation="x" * number) for number in range(LESSONS + 4)]
+    texts, _ = both_ways(events)
+    assert texts == [f"t{number}" for number in range(LESSONS + 4)]
+
+
+def test_usage_and_the_finish_reason_count_wherever_they_stand() -> None:
+    last = orjson.loads(event("b"))
+    last["usage"] = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    last["choices"][0]["finish_reason"] = "stop"
+    _, answer = both_ways([orjson.dumps(last), event("a"), orjson.dumps(last)])
+    assert (answer.usage.total_tokens, answer.finish_reason, answer.text) == (3, "stop", "bab")
