@@ -21,6 +21,7 @@ from django.conf import settings
 from agents_app import actions, connections, frames, messages, ratelimits, reader, tracing
 from agents_app.actions import Caller, Told
 from agents_app.messages import HitlDecision, Refused, ToolResult, UserMessage
+from agents_app.outlets import Outlet
 from agents_app.ratelimits import Standing
 from agents_app.reader import Reader
 from sessions_app import answers, database, strict_json
@@ -117,11 +118,15 @@ class Stream(AsyncHttpConsumer, ABC):
             return
         more = True
         with told.reader as source:
-            async for batch in source.frames(settings.KEEPALIVE_SECONDS):
+            async for batch in source.frames(settings.KEEPALIVE_SECONDS, Outlet(self._send_text)):
                 body, more = frames.sse(batch) or frames.KEEPALIVE, not source.finished
                 await self.base_send({"type": "http.response.body", "body": body, "more_body": more})
         if more:  # else the end of the body went out with its last frames
             await self.send_body(b"")
+
+    def _send_text(self, text: str, cursor: str) -> Awaitable[None]:
+        body = frames.delta_sse(text, cursor)
+        return self.base_send({"type": "http.response.body", "body": body, "more_body": True})
 
     @property
     def address(self) -> str:

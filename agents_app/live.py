@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,6 +36,8 @@ class Hint:
 
 
 Item = Delta | Event | Hint
+AtOnce = Callable[[int, int, str], bool]
+"""Takes more of a message, from this character on, as a Delta would bring it; False where it cannot."""
 
 
 class Sharing(Protocol):
@@ -57,14 +59,24 @@ class Inbox:
         self._woken = False
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._until = 0.0
+        self._loop: asyncio.AbstractEventLoop
+        self._until = self._seconds = 0.0
+        self._at_once: AtOnce | None = None
         self.lost = False
         self.closed = False
 
     def close(self) -> None:
         """Nothing more will come: the process stops."""
         self.closed = True
-        self._wake()
+        self.wake()
+
+    def heard_at_once(self, message_id: int, start: int, text: str) -> bool:
+        """Text for a reader that waits, and takes it itself: it wakes nobody, and it was no silence. False where the
+        text is to be pushed."""
+        if self._at_once is None or not self._at_once(message_id, start, text):
+            return False
+        self._until = self._loop.time() + self._seconds
+        return True
 
     def push(self, item: Item) -> None:
         self._characters += len(item.text) if type(item) is Delta else 100
@@ -73,7 +85,7 @@ class Inbox:
             self.lost = True
         else:
             self._items.append(item)
-        self._wake()
+        self.wake()
 
     def take(self) -> tuple[list[Item], bool]:
         """All that waits, and whether something before it was lost."""
@@ -82,19 +94,20 @@ class Inbox:
         self._woken = False
         return items, lost
 
-    async def wait(self, seconds: float) -> bool:
-        """True when something came, False after the time. It is called once a token: so a bare future, and a timer that
-        is left to run and sets itself anew when it finds that the wait has begun again meanwhile."""
+    async def wait(self, seconds: float, at_once: AtOnce | None = None) -> bool:
+        """True when something came, False after so long a silence; meanwhile text is first offered to `at_once`. It may
+        be called once a token: so a bare future, and a timer that is left to run and sets itself anew when it finds
+        that the wait has begun again meanwhile."""
         if not self._woken:
-            loop = asyncio.get_running_loop()
-            self._until = loop.time() + seconds
+            self._loop = loop = asyncio.get_running_loop()
+            self._until, self._seconds = loop.time() + seconds, seconds
             if self._timer is None or self._timer.when() > self._until:
                 self._set_timer(loop)
-            self._waiter = loop.create_future()
+            self._waiter, self._at_once = loop.create_future(), at_once
             try:
                 await self._waiter
             finally:
-                self._waiter = None
+                self._waiter = self._at_once = None
         return self._woken
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -116,8 +129,9 @@ class Inbox:
             self._timer.cancel()
             self._timer = None
 
-    def _wake(self) -> None:
-        self._woken = True
+    def wake(self) -> None:
+        """Lets the reader go on, as if something had come."""
+        self._woken, self._at_once = True, None
         self._let_go()
 
     def _let_go(self) -> None:
@@ -125,23 +139,39 @@ class Inbox:
             self._waiter.set_result(None)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Topic:
+    session_pk: int
+    inboxes: set[Inbox] = field(default_factory=set)
+    growing: Growing | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Growing:
     """The text of a message that a run of this process is writing."""
 
+    topic: Topic
     message_id: int
     length: int = 0
     parts: list[str] = field(default_factory=list)
 
+    def grow(self, text: str) -> None:
+        """Tells the readers more of it, at once; a turn that lost the session to another says nothing."""
+        topic = self.topic
+        if topic.growing is not self:
+            return
+        start = self.length
+        self.parts.append(text)
+        self.length += len(text)
+        for inbox in topic.inboxes:
+            if not inbox.heard_at_once(self.message_id, start, text):
+                inbox.push(Delta(self.message_id, start, text))
+        if _sharing is not None:
+            _sharing.grew(topic.session_pk, Delta(self.message_id, start, text))
+
     def text(self) -> str:
         """The whole; readers of other threads ask too, so nothing is changed here."""
         return "".join(self.parts)
-
-
-@dataclass(slots=True)
-class Topic:
-    inboxes: set[Inbox] = field(default_factory=set)
-    growing: Growing | None = None
 
 
 _topics: dict[int, Topic] = {}
@@ -159,7 +189,7 @@ def bind(sharing: Sharing | None = None) -> None:
 
 
 def _topic(session_pk: int) -> Topic:
-    return _topics.setdefault(session_pk, Topic())
+    return _topics.setdefault(session_pk, Topic(session_pk))
 
 
 def _forget_idle(session_pk: int) -> None:
@@ -196,24 +226,11 @@ def unsubscribe(session_pk: int, inbox: Inbox) -> None:
         _forget_idle(session_pk)
 
 
-def open_text(session_pk: int, message_id: int) -> None:
+def open_text(session_pk: int, message_id: int) -> Growing:
     """A run of this process begins to write this message."""
-    _topic(session_pk).growing = Growing(message_id)
-
-
-def grow(session_pk: int, message_id: int, text: str) -> None:
-    """Tells the readers more of the open message, at once; a turn that lost the session to another says nothing."""
-    topic = _topics.get(session_pk)
-    growing = topic.growing if topic else None
-    if topic is None or growing is None or growing.message_id != message_id:
-        return
-    delta = Delta(growing.message_id, growing.length, text)
-    growing.parts.append(text)
-    growing.length += len(text)
-    for inbox in topic.inboxes:
-        inbox.push(delta)
-    if _sharing is not None:
-        _sharing.grew(session_pk, delta)
+    topic = _topic(session_pk)
+    topic.growing = growing = Growing(topic, message_id)
+    return growing
 
 
 def hear(session_pk: int, item: Delta | Hint) -> None:

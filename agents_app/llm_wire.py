@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         if self._hear is None:
             return
         if self._body:
-            data, self._body = b"".join(self._body), []
+            data, self._body = b"".join(self._body) if len(self._body) > 1 else self._body[0], []
             try:
                 self._hear(data)
             except Exception as error:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from agents_app import frames, live
 from agents_app.frames import Cursor, Frame
+from agents_app.outlets import Outlet
 from sessions_app import database, events, queries, speech
 from sessions_app.errors import AnsweredLater, CursorExpired, CursorInvalid, StorageUnavailable
 from sessions_app.models import Event, Message, MessageState, Session
@@ -52,6 +53,8 @@ class Reader:
     _healed_at: float = 0.0
     _behind: bool = False
     _tag: str = ""
+    _outlet: Outlet | None = None
+    _spoke_at: float = 0.0
 
     def __post_init__(self) -> None:
         self._tag = self.session.cursor_tag
@@ -62,6 +65,8 @@ class Reader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         live.unsubscribe(self.session.pk, self._inbox)
+        if self._outlet is not None:
+            self._outlet.close()
 
     @property
     def cursor(self) -> str:
@@ -72,26 +77,31 @@ class Reader:
         """Nothing more is to come of what was asked for."""
         return self.ended or self._paused or not self.follow
 
-    async def frames(self, keepalive_seconds: float) -> AsyncIterator[list[Frame]]:
-        """Yields what comes, as it comes; an empty list whenever so many seconds passed in silence."""
+    async def frames(self, keepalive_seconds: float, outlet: Outlet | None = None) -> AsyncIterator[list[Frame]]:
+        """Yields what comes, as it comes; an empty list whenever so many seconds passed in silence. Text that follows
+        on what was yielded, while this waits, goes straight to the `outlet`."""
+        self._outlet = outlet
         if self.told is None:
             await self._catch_up()
         else:
             self._take(self.told)
-        spoke_at = time.monotonic()
+        self._spoke_at = time.monotonic()
         while True:
-            if self._out or time.monotonic() - spoke_at >= keepalive_seconds:
+            if self._out or time.monotonic() - self._spoke_at >= keepalive_seconds:
                 batch, self._out = self._out, []
                 yield batch
-                spoke_at = time.monotonic()
+                self._spoke_at = time.monotonic()
             if self.finished:
                 return
             if self._inbox.closed:
                 yield await self._left_off()
                 return
             # What comes need not be for this reader: silence is counted by the clock.
-            due = spoke_at + keepalive_seconds - time.monotonic()
-            came = await self._inbox.wait(min(POLL_SECONDS, max(due, 0.0)))
+            due = self._spoke_at + keepalive_seconds - time.monotonic()
+            at_once = self._say_at_once if outlet is not None and not self._behind else None
+            came = await self._inbox.wait(min(POLL_SECONDS, max(due, 0.0)), at_once)
+            if outlet is not None:
+                await outlet.settled()
             items, lost = self._inbox.take()
             whole = self._take(items)
             if lost or not came or self._behind or not (whole or self._healed_just_now()):
@@ -109,6 +119,18 @@ class Reader:
         return self._out
 
     # --- live ---
+
+    def _say_at_once(self, message_id: int, start: int, text: str) -> bool:
+        """Text that follows on what was told; False for any other."""
+        outlet = self._outlet
+        if message_id != self.open_id or start != self.offset or outlet is None:
+            return False
+        self.offset += len(text)
+        if not self.whole_messages and self.run_id in (None, self.open_run):
+            self._spoke_at = time.monotonic()
+            if not outlet.now(text, f"{self.seq}.{self.offset}-{self._tag}"):  # the cursor
+                self._inbox.wake()
+        return True
 
     def _take(self, items: Sequence[live.Item]) -> bool:
         """Turns what came into frames; False where something is missing before it."""

@@ -110,6 +110,7 @@ class Turn:
         self.stopped_by: RuntimeFault | None = None
         self.leased_until = time.monotonic() + lease_left(work.run)
         self._held: list[str] = []
+        self._growing: live.Growing | None = None  # the open message's text
         self._saved = (0, 0)
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -133,8 +134,8 @@ class Turn:
         """The lease is known to be ours until then: what was held back may be shown."""
         self.leased_until = leased_until
         held, self._held = self._held, []
-        if held:
-            self._show("".join(held))
+        if held and self._growing is not None:
+            self._growing.grow("".join(held))
 
     async def _write(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Stores a step, as soon as the storage is there: what the model has said is not lost because it is away."""
@@ -186,7 +187,7 @@ class Turn:
         self.agent = work.agent
         await definitions.loaded()
         self.answering = agents.get(work.agent)  # the step is judged by what its request was made with
-        live.open_text(self.session.pk, message.pk)
+        self._growing = live.open_text(self.session.pk, message.pk)
         answer = await self._answer(work)
         record = self._recorded(answer)
         failpoints.hit("answered")
@@ -245,9 +246,8 @@ class Turn:
     async def _stream(self, agent: agents.Agent, entries: list[dict[str, Any]]) -> Answer:
         self.request = Request.start(LLMRequest.ANSWER, agent)
         remaining = settings.MAX_TURN_SECONDS - self.run.active_seconds - (time.monotonic() - self.began)
-        too_long = TurnTooLong(limit=round(settings.MAX_TURN_SECONDS))
         if remaining <= 0:  # the model is not asked: it might be quicker than any timer
-            raise too_long
+            raise _too_long()
         try:
             async with asyncio.timeout(remaining) as bound:
                 body = request_body(agent, entries)
@@ -268,7 +268,7 @@ class Turn:
         except TimeoutError:
             if not bound.expired():
                 raise
-            raise too_long from None
+            raise _too_long() from None
 
     def _hear(self, text: str) -> None:
         """Called with each piece of the answer as it arrives."""
@@ -282,13 +282,10 @@ class Turn:
         # A process that was frozen, or has lost the database, may have lost the run: nobody sees what is not stored.
         if time.monotonic() > self.leased_until:
             self._held.append(text)
-        else:
-            self._show(text)
-        failpoints.hit("token")
-
-    def _show(self, text: str) -> None:
-        if self.work is not None and self.work.message is not None:
-            live.grow(self.session.id, self.work.message.id, text)  # `pk` is looked for at each token
+        elif self._growing is not None:
+            self._growing.grow(text)
+        if failpoints.armed:  # not even an empty call for each token
+            failpoints.hit("token")
 
     # --- routing ---
 
@@ -340,6 +337,10 @@ class Turn:
             self._ended(outcome)
         except RuntimeFault as problem:
             logger.warning("run %s: its end was not stored: %s", self.run.pk, problem.code)
+
+
+def _too_long() -> TurnTooLong:
+    return TurnTooLong(limit=round(settings.MAX_TURN_SECONDS))
 
 
 def _ending(fault: RuntimeFault) -> tuple[RunState, str]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from channels.consumer import get_handler_name
@@ -17,6 +18,7 @@ from agents_app import actions, connections, consumers, frames, messages, rateli
 from agents_app.actions import Told
 from agents_app.frames import Frame
 from agents_app.messages import HitlDecision, Refused, ToolResult
+from agents_app.outlets import Outlet
 from agents_app.reader import Reader
 from agents_app.supervisor import supervisor
 from sessions_app import database, runs, speech, strict_json
@@ -150,11 +152,16 @@ class SessionSocket(AsyncWebsocketConsumer):
     async def _read(self, reader: Reader) -> None:
         reader.marks = True
         with reader as source:
-            async for batch in source.frames(settings.KEEPALIVE_SECONDS):
+            async for batch in source.frames(settings.KEEPALIVE_SECONDS, Outlet(partial(self._tell_text, reader))):
                 await self._resumed.wait()
                 if self.following not in (None, reader):
                     return  # the client has resumed: the follower tells this too
                 await self._tell(batch)
+
+    async def _tell_text(self, reader: Reader, text: str, cursor: str) -> None:
+        await self._resumed.wait()
+        if self.following in (None, reader):  # else the reader leaves off with what comes next
+            await self.send(text_data=frames.delta(text, cursor).websocket())
 
     async def _cancel(self, value: dict[str, Any]) -> None:
         self._require(act=True)

@@ -1,0 +1,178 @@
+"""Frames that go out from where they are made, and the one that has to wait for its client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from agents_app import live
+from agents_app.frames import Frame
+from agents_app.live import Delta
+from agents_app.outlets import Outlet
+from agents_app.reader import Reader
+from sessions_app.models import Session
+
+PIECE = "a", "1.1-t"
+
+
+class Client:
+    """Takes text, and lets the sender wait while it is slow."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, str]] = []
+        self.ready = asyncio.Event()
+        self.ready.set()
+        self.cancelled = False
+
+    async def send(self, text: str, cursor: str) -> None:
+        try:
+            await self.ready.wait()
+            if text == "twice":
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        self.got.append((text, cursor))
+
+
+async def test_what_need_not_wait_is_sent_on_the_spot() -> None:
+    client = Client()
+    assert Outlet(client.send).now(*PIECE)
+    assert client.got == [PIECE]
+
+
+@pytest.mark.parametrize("piece", [PIECE, ("twice", "1.5-t")], ids=["once", "twice"])
+async def test_what_must_wait_is_sent_by_the_readers_task(piece: tuple[str, str]) -> None:
+    client = Client()
+    client.ready.clear()
+    outlet = Outlet(client.send)
+    assert not outlet.now(*piece)
+    settling = asyncio.create_task(outlet.settled())
+    await asyncio.sleep(0)
+    assert client.got == []
+    client.ready.set()
+    await settling
+    assert client.got == [piece]
+    await outlet.settled()
+    assert client.got == [piece]
+
+
+async def test_a_client_that_leaves_meanwhile_ends_what_was_begun() -> None:
+    client = Client()
+    client.ready.clear()
+    outlet = Outlet(client.send)
+    assert not outlet.now(*PIECE)
+    settling = asyncio.create_task(outlet.settled())
+    await asyncio.sleep(0)
+    settling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+    assert client.cancelled
+    assert client.got == []
+
+
+async def test_what_was_begun_ends_with_its_reader() -> None:
+    client = Client()
+    client.ready.clear()
+    outlet = Outlet(client.send)
+    assert not outlet.now(*PIECE)
+    outlet.close()
+    client.ready.set()
+    await outlet.settled()
+    assert client.got == []
+
+
+async def test_the_reader_hears_of_a_failure_and_not_the_speaker() -> None:
+    async def broken(text: str, cursor: str) -> None:
+        raise ConnectionResetError
+
+    outlet = Outlet(broken)
+    assert not outlet.now(*PIECE)
+    with pytest.raises(ConnectionResetError):
+        await outlet.settled()
+    await outlet.settled()
+
+
+class Listening:
+    """A reader that waits for more of message 1, of which it knows two characters."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.session = Session(pk=1, session_id="s", last_seq=1)
+        self.source = Reader(self.session, 1, told=(), offset=2, open_id=1, open_run=1, newest_id=1)
+        self.growing = live.open_text(1, 1)
+        self.growing.grow("ab")
+
+    async def batches(self) -> AsyncIterator[list[Frame]]:
+        with self.source:
+            async for batch in self.source.frames(30.0, Outlet(self.client.send)):
+                yield batch
+
+
+async def _until_it_waits(listening: Listening) -> None:
+    while listening.source._inbox._waiter is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+async def test_text_reaches_a_waiting_reader_in_order_whether_its_client_is_slow_or_not() -> None:
+    listening = Listening()
+
+    async def read() -> None:
+        async for batch in listening.batches():
+            for frame in batch:
+                await listening.client.send(json.loads(frame.json)["token"], frame.cursor)
+
+    reading = asyncio.create_task(read())
+    await _until_it_waits(listening)
+    listening.growing.grow("c")
+    assert len(listening.client.got) == 1  # before anything else has run
+    listening.client.ready.clear()
+    for text in "def":  # the first of them is begun and waits, the others queue up behind it
+        listening.growing.grow(text)
+        await asyncio.sleep(0)
+    assert len(listening.client.got) == 1
+    listening.client.ready.set()
+    while len(listening.client.got) < 4:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await _until_it_waits(listening)
+    listening.growing.grow("g")
+    tag = listening.session.cursor_tag
+    assert listening.client.got == [(text, f"1.{number}-{tag}") for number, text in enumerate("cdefg", start=3)]
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    live.close_text(1, 1)
+    assert live._topics == {}
+
+
+async def test_what_a_reader_does_not_take_itself_waits_for_it() -> None:
+    inbox, offered = live.Inbox(), []
+
+    def refuses(message_id: int, start: int, text: str) -> bool:
+        offered.append((message_id, start, text))
+        return False
+
+    assert not inbox.heard_at_once(1, 8, "w")  # nobody waits
+    waiting = asyncio.create_task(inbox.wait(30.0, refuses))
+    await asyncio.sleep(0)
+    assert not inbox.heard_at_once(1, 9, "x")
+    inbox.push(Delta(1, 9, "x"))
+    assert not inbox.heard_at_once(1, 10, "y")  # nothing goes past what waits
+    assert await waiting
+    assert offered == [(1, 9, "x")]
+    assert inbox.take() == ([Delta(1, 9, "x")], False)
+
+
+async def test_text_that_was_taken_at_once_is_no_silence() -> None:
+    inbox = live.Inbox()
+    waiting = asyncio.create_task(inbox.wait(0.2, lambda message_id, start, text: True))
+    await asyncio.sleep(0.01)
+    silent_until = inbox._until
+    assert inbox.heard_at_once(1, 0, "a")
+    assert inbox._until > silent_until
+    assert not await waiting
+    assert asyncio.get_running_loop().time() >= inbox._until
+    assert inbox.take() == ([], False)
