@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings
 
@@ -218,7 +218,7 @@ class Supervisor:
             logger.exception("tick failed")
 
     async def _stop_those_asked(self) -> None:
-        for run_id in await database.read(leases.asked_to_stop, list(self._turns)):
+        for run_id in await database.read(leases.asked_to_stop):
             self.stop(run_id, RunCancelled())
 
     async def _end_leases_of_the_dead(self) -> None:
@@ -241,28 +241,35 @@ class Supervisor:
             for run_id in asked:
                 self.stop(run_id, RunCancelled())
         await breaker.tick()
-        await database.read(clock.compare)
+        if not settings.ON_SQLITE:  # the file's clock is this host's
+            await database.read(clock.compare)
         await definitions.tick()
         if self.draining:
             return
-        if time.monotonic() > self._settling_until:  # else others had no storage either to renew their leases in
-            await self._end_what_nobody_owns()
-        for session_pk in await database.read(answers.due):
+        found = await database.read(_found, self.starter)
+        settled = time.monotonic() > self._settling_until  # else others had no storage either to renew their leases in
+        if settled:
+            await self._look_after(found.without_owner)
+        for session_pk in found.unanswered:
             await database.write(str(session_pk), answers.expire, session_pk)
-        await self._start_waiting()
-        for session_pk, run_id, attempt in await database.read(handover.unclaimed):
+        if (settled and found.without_owner) or found.unanswered:  # whoever waited behind those may be started now
+            found = await database.read(_found, self.starter)
+        for session_pk in found.startable:
+            await self.start_next(session_pk)
+        for session_pk, run_id, attempt in found.unclaimed:
             if jobs.by_workers():
                 await database.write(str(session_pk), jobs.offer_again, session_pk)
             else:  # the installation had workers until now
                 await self.take_up(session_pk, run_id, attempt)
 
-    async def _end_what_nobody_owns(self) -> None:
+    async def _look_after(self, without_owner: Sequence[int]) -> None:
+        """Ends the runs that nobody owns, and does what is due once in many ticks."""
         self._ticks += 1
         if self._ticks % WATCH_TICKS == 0:
             await self._watch()
         if self._ticks % gauges.BEAT_SECONDS == 0:
             await vitals.report(self.owner)
-        for session_pk in await database.read(leases.expired):
+        for session_pk in without_owner:
             await database.write(str(session_pk), leases.interrupt_expired, session_pk)
 
     async def _watch(self) -> None:
@@ -320,6 +327,19 @@ class Supervisor:
         """Returns when nothing runs here."""
         while tasks := set(self._tasks.values()) | self._others:
             await asyncio.wait(tasks)
+
+
+class _Found(NamedTuple):
+    """What a tick has to do: sessions by their keys, and runs handed over as (session, run, attempt)."""
+
+    without_owner: list[int]
+    unanswered: list[int]
+    startable: list[int]
+    unclaimed: list[tuple[int, int, int]]
+
+
+def _found(starter: str) -> _Found:
+    return _Found(leases.expired(), answers.due(), places.startable(starter), handover.unclaimed())
 
 
 def _lives(owner: str) -> bool:

@@ -13,6 +13,7 @@ from django.db.models import Max, QuerySet
 
 from sessions_app import audit, database
 from sessions_app.models import AgentVersion
+from sessions_app.prepared import Select
 
 PARTS = ("prompt", "tools", "file_rules", "model", "temperature")
 Overrides = Mapping[str, Any]
@@ -33,9 +34,12 @@ class ChangedMeanwhile(Exception):
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
+_NEWEST = Select[tuple[int]](lambda: AgentVersion.objects.order_by("-number").values_list("number")[:1])
+
+
 def newest_number() -> int:
     """The number of the last change of any agent; 0 before the first. Other processes look at it every second."""
-    return AgentVersion.objects.order_by("-number").values_list("number", flat=True).first() or 0
+    return next(iter(_NEWEST.all()), (0,))[0]
 
 
 def newest() -> dict[str, AgentVersion]:

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from sessions_app import audit, database
 from sessions_app.models import Breaker, BreakerState
+from sessions_app.prepared import Select
 
 NAME = "llm"
 
@@ -120,10 +121,13 @@ def _tell() -> None:
         listener()
 
 
+_STATE = Select[Breaker](lambda: Breaker.objects.filter(name=NAME))
+
+
 def state() -> Circuit:
     """What is stored now: for health, metrics and people. One statement."""
-    row = Breaker.objects.filter(name=NAME).values(*FIELDS).first()
-    return Circuit(**row) if row else Circuit()
+    row = _STATE.first()
+    return Circuit(*(getattr(row, name) for name in FIELDS)) if row else Circuit()
 
 
 def change(transition: Callable[[Circuit], Circuit]) -> Circuit:

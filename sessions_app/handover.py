@@ -15,6 +15,7 @@ from django.db.models import QuerySet
 from sessions_app import clock, closing, events, history, leases, writing
 from sessions_app.errors import SessionNotFound, WaitedTooLong
 from sessions_app.models import HANDED_OVER, ORCHESTRATOR, Message, MessageState, Run, RunState
+from sessions_app.prepared import Select
 from sessions_app.steps import Work
 
 
@@ -49,9 +50,12 @@ def _unclaimed() -> QuerySet[Run]:
     return leases.late().filter(lease_owner=HANDED_OVER)
 
 
+_UNCLAIMED = Select[tuple[int, int, int]](lambda: _unclaimed().values_list("session_id", "pk", "attempt"))
+
+
 def unclaimed() -> list[tuple[int, int, int]]:
     """Runs (session, run, attempt) that were handed over and claimed by nobody in time: their job may be lost."""
-    return list(_unclaimed().values_list("session_id", "pk", "attempt"))
+    return _UNCLAIMED.all()
 
 
 def offer_again(session_pk: int) -> Run | None:

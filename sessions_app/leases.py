@@ -12,9 +12,13 @@ from django.db.models.functions import Now
 from sessions_app import closing, database, events, writing
 from sessions_app.errors import RunInterrupted
 from sessions_app.models import HANDED_OVER, Message, MessageState, Run, RunState
-from sessions_app.prepared import Slot, Update
+from sessions_app.prepared import Select, Slot, Update
 from sessions_app.steps import Outcome
 
+_ASKED_TO_STOP = Select[tuple[int]](
+    lambda: Run.objects.filter(state=RunState.RUNNING, cancel_requested_at__isnull=False).values_list("pk")
+)
+_EXPIRED = Select[tuple[int]](lambda: late().exclude(lease_owner=HANDED_OVER).values_list("session_id"))
 _KEEP_TEXT = Update(lambda: Message.objects.filter(pk=Slot("message"), state=MessageState.OPEN), ("content",))
 
 
@@ -35,10 +39,9 @@ def tick(owner: str, at_work: Sequence[int], texts: dict[int, tuple[int, str]]) 
     return set(rows), {pk for pk, asked in rows.items() if asked}
 
 
-def asked_to_stop(at_work: Sequence[int]) -> list[int]:
-    """Of the runs at work in a process those that somebody wants stopped."""
-    asked = Run.objects.filter(state=RunState.RUNNING, cancel_requested_at__isnull=False, pk__in=at_work)
-    return list(asked.values_list("pk", flat=True))
+def asked_to_stop() -> list[int]:
+    """The runs at work, in whatever process, that somebody wants stopped."""
+    return [pk for (pk,) in _ASKED_TO_STOP.all()]
 
 
 def owners() -> list[str]:
@@ -54,7 +57,7 @@ def end_leases(owners: Sequence[str]) -> None:
 
 def expired() -> list[int]:
     """Sessions whose active run has lost its owner."""
-    return list(late().exclude(lease_owner=HANDED_OVER).values_list("session_id", flat=True))
+    return [session for (session,) in _EXPIRED.all()]
 
 
 def late() -> QuerySet[Run]:

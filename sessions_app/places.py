@@ -14,6 +14,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from sessions_app.errors import TooManyTurns
 from sessions_app.models import HANDED_OVER, Run, RunState
+from sessions_app.prepared import Select
 
 
 def are_limited() -> bool:
@@ -49,9 +50,12 @@ def _waiting() -> QuerySet[Run]:
     return Run.objects.filter(~Exists(at_work), state=RunState.QUEUED)
 
 
+_IN_ORDER = Select[tuple[int, str]](lambda: _waiting().order_by("pk").values_list("session_id", "caller"))
+
+
 def startable(owner: str) -> list[int]:
     """Sessions whose oldest message may be started now, the longest wait first. Whoever starts one asks again."""
-    rows = list(_waiting().order_by("pk").values_list("session_id", "caller"))
+    rows = _IN_ORDER.all()
     if not rows or not are_limited():
         return list(dict.fromkeys(session for session, _ in rows))
     at_work = list(Run.objects.filter(state=RunState.RUNNING).values_list("lease_owner", "caller"))
