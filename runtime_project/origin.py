@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import MutableMapping
 from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from django.conf import settings
+
+from sessions_app import ids
 
 Scope = MutableMapping[str, Any]
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -29,7 +30,7 @@ def correlation_id(scope: Scope) -> str:
     for value in headers_of(scope, b"traceparent")[:1]:
         if match := TRACEPARENT.fullmatch(value.decode("latin-1")):
             return match[1]
-    return secrets.token_hex(16)
+    return ids.new().hex
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The names of what happens, and the way into the log. Imports models, correlation, prepared and failpoints only.
+"""The names of what happens, and the way into the log. Imports models, correlation, ids, prepared and failpoints only.
 
 An event leaves for live readers after its transaction has committed, never before: `listen` registers who is told.
 A handler that `subscribe` names is owed a delivery, written in the event's own transaction; so is one that is stored as
@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import transaction
 
-from sessions_app import clock, correlation, failpoints, prepared
+from sessions_app import clock, correlation, failpoints, ids, prepared
 from sessions_app.models import Event, EventDelivery, Message, Run, Session
 from sessions_app.rows import Blank
 
@@ -126,6 +126,7 @@ def draft(
     """The session's next event, numbered but not yet stored."""
     session.last_seq += 1
     return _EVENT(
+        event_id=ids.new(),
         at=at,
         session=session,
         seq=session.last_seq,
