@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -92,7 +94,7 @@ class _Text:
     """A statement's text, ready for its connection's driver."""
 
     def __init__(self, connection: Any, text: str) -> None:
-        self.connection, self._text = connection, text
+        self.connection, self._text, self._debug = connection, text, settings.DEBUG
         self._ready, self._cursor = text, connection.create_cursor
         if connection.vendor == "sqlite":
             self._ready = PLACES.sub(lambda found: "?" if found[0] == "%s" else "%", text)
@@ -104,7 +106,7 @@ class _Text:
         """The driver's cursor. Django's own goes through the text for placeholders each time; it is taken when
         somebody looks on, such as a test that counts statements."""
         connection = self.connection
-        if connection.execute_wrappers or connection.queries_logged:
+        if connection.execute_wrappers or connection.force_debug_cursor or self._debug:
             cursor = connection.cursor()
             cursor.execute(self._text, values)
             return cursor
@@ -154,7 +156,7 @@ class Select(_Statement, Generic[R]):
         text, params = _with_constants(*compiler.as_sql())
         columns = [column for column, *_ in compiler.select]
         converters = [
-            (position, converter, expression)
+            (position, _quicker(converter, connection), expression)
             for position, (some, expression) in compiler.get_converters(columns).items()
             for converter in some
         ]
@@ -199,7 +201,7 @@ class Update(_Statement):
     def __init__(self, queryset: Callable[[], models.QuerySet[Any]], columns: Sequence[str]) -> None:
         self._queryset, self._columns = queryset, columns
 
-    def compile(self, connection: Any) -> tuple[_Text, list[tuple[Any, frozenset[Any], Store]]]:
+    def compile(self, connection: Any) -> tuple[_Text, dict[str, Any], _Columns]:
         queryset = self._queryset()
         query: Any = queryset.query.chain(sql.UpdateQuery)
         known = {field.name: field for field in queryset.model._meta.concrete_fields}
@@ -207,24 +209,20 @@ class Update(_Statement):
         query.add_update_fields([(field, None, Slot(field.name, field)) for field in fields])
         text, params = _with_constants(*query.get_compiler(connection=connection).as_sql())
         stores = {field.name: _store(field, connection) for field in fields}
-        return _Text(connection, text), [(param, *stores.get(_name(param), _AS_IT_IS)) for param in params]
+        # What is no slot is kept under a name that no column has.
+        names = [param.value if isinstance(param, Slot) else f"={place}" for place, param in enumerate(params)]
+        known_values = {name: param for name, param in zip(names, params, strict=True) if name.startswith("=")}
+        columns = _Columns([(name, *stores.get(name, _AS_IT_IS)) for name in names])
+        return _Text(connection, text), known_values, columns
 
     def run(self, **values: Any) -> int:
         """How many rows it changed."""
-        text, params = self.compiled()
-        bound = []
-        for param, plain, store in params:
-            value = values[param.value] if isinstance(param, Slot) else param
-            bound.append(value if type(value) in plain else store(value))
-        return int(text.execute(bound).rowcount)
+        text, known, columns = self.compiled()
+        return int(text.execute(columns.bound({**values, **known} if known else values)).rowcount)
 
     def set(self, row: models.Model, **values: Any) -> int:
-        """The columns of a model's instance, as they are in it."""
-        return self.run(**values, **{name: getattr(row, name) for name in self._columns})
-
-
-def _name(param: Any) -> str:
-    return str(param.value) if isinstance(param, Slot) else ""
+        """The columns of a model's instance, which are no relations, as they are in it."""
+        return self.run(**{**row.__dict__, **values})
 
 
 class _Insert(_Statement):
@@ -236,7 +234,7 @@ class _Insert(_Statement):
         self._key = model._meta.pk.attname
         self._relations = [(field.name, field.attname) for field in self.fields if field.is_relation]
 
-    def compile(self, connection: Any) -> tuple[_Text, list[tuple[str, frozenset[Any], Store]]]:
+    def compile(self, connection: Any) -> tuple[_Text, _Columns]:
         query = sql.InsertQuery(self._model)
         # Expressions, so that PostgreSQL too is given a placeholder for each value.
         sample = self._model(**{field.attname: Slot(field.name, field) for field in self.fields})
@@ -245,7 +243,8 @@ class _Insert(_Statement):
         if connection.vendor != "sqlite":  # there it takes longer than the insert itself
             compiler.returning_fields = [self._model._meta.pk]
         [(text, _)] = compiler.as_sql()
-        return _Text(connection, str(text)), [(field.attname, *_store(field, connection)) for field in self.fields]
+        columns = _Columns([(field.attname, *_store(field, connection)) for field in self.fields])
+        return _Text(connection, str(text)), columns
 
     def run(self, rows: Sequence[models.Model]) -> None:
         text, columns = self.compiled()
@@ -255,7 +254,7 @@ class _Insert(_Statement):
             for name, attname in self._relations:  # what was stored after the row was made has its key only now
                 if known[attname] is None and (one := related.get(name)) is not None:
                     known[attname] = one.pk
-            values += [value if type(value := known[name]) in plain else store(value) for name, plain, store in columns]
+            values += columns.bound(known)
         with text.connection.wrap_database_errors:
             cursor = text.execute(values)
             keys: Sequence[int]
@@ -281,11 +280,53 @@ def insert(rows: Sequence[models.Model]) -> None:
         _inserts[key].run(some)
 
 
+class _Columns:
+    """The values of a row, by the names of its columns, as the database takes them: most are fit for it, and one look
+    at all their types tells whether those are."""
+
+    def __init__(self, columns: Sequence[tuple[str, frozenset[Any], Store]]) -> None:
+        self._all = _getter([name for name, *_ in columns])
+        self._made_fit = [(place, store) for place, (_, plain, store) in enumerate(columns) if not plain]
+        self._plain = [(place, store) for place, (_, plain, store) in enumerate(columns) if plain]
+        self._plain_ones = _getter([name for name, plain, _ in columns if plain])
+
+    def bound(self, values: Mapping[str, Any]) -> list[Any]:
+        found = list(self._all(values))
+        for place, store in self._made_fit:
+            found[place] = store(found[place])
+        if not PLAIN.issuperset(map(type, self._plain_ones(values))):
+            for place, store in self._plain:
+                if type(found[place]) not in PLAIN:
+                    found[place] = store(found[place])
+        return found
+
+
+def _getter(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """What takes these of a mapping, as a tuple also where there is one or none."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
+
+
 def _as_it_is(value: Any) -> Any:
     return value
 
 
-_AS_IT_IS = NOTHING, _as_it_is
+_AS_IT_IS = PLAIN, _as_it_is
+
+
+def _quicker(converter: Any, connection: Any) -> Any:
+    """A shorter way to what SQLite's backend makes of a moment that it has read: it is in UTC, and does not say so."""
+    of_moments = connection.vendor == "sqlite" and converter == connection.ops.convert_datetimefield_value
+    if not of_moments or connection.timezone is not UTC:
+        return converter
+
+    def moment(value: Any, expression: Any, connection: Any) -> Any:
+        if type(value) is datetime and value.tzinfo is None:
+            return value.replace(tzinfo=UTC)
+        return converter(value, expression, connection)
+
+    return moment
 
 
 def _store(field: models.Field[Any, Any], connection: Any) -> tuple[frozenset[Any], Store]:
@@ -306,9 +347,9 @@ def _store(field: models.Field[Any, Any], connection: Any) -> tuple[frozenset[An
 
     kind, on_sqlite = type(field), connection.vendor == "sqlite"
     if kind is models.DateTimeField:
-        return PLAIN, _moment(connection)
+        return NOTHING, _moment(connection)
     if kind is models.CharField:
-        return PLAIN, of_choice
+        return NOTHING if field.choices else PLAIN, of_choice
     if kind is models.UUIDField and on_sqlite:
         return NOTHING, lambda value: value.hex if isinstance(value, UUID) else store(value)
     if isinstance(field, JSONField):
@@ -320,6 +361,13 @@ def _moment(connection: Any) -> Store:
     """What makes moments fit for the thread's database: one for all columns, since a change says `now` in many."""
     if not hasattr(_thread, "moment"):
         field = models.DateTimeField()
-        _thread.moment = lru_cache(MOMENTS)(lambda value: field.get_db_prep_save(value, connection))
+        as_text = connection.vendor == "sqlite" and connection.timezone is UTC
+
+        def store(value: Any) -> Any:
+            if as_text and type(value) is datetime and value.tzinfo is UTC:
+                return str(value.replace(tzinfo=None))
+            return field.get_db_prep_save(value, connection)
+
+        _thread.moment = lru_cache(MOMENTS)(store)
     made: Store = _thread.moment
     return made

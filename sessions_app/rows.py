@@ -25,40 +25,40 @@ class Blank(Generic[M]):
     def __init__(self, model: type[M]) -> None:
         self._model = model
         self._shared: dict[str, Any] = {}
-        self._made: dict[str, Callable[[], Any]] = {}
-        self._related: dict[str, tuple[str, str]] = {}
+        self._made: list[tuple[str, Callable[[], Any]]] = []
+        self._related: list[tuple[str, str, str]] = []
 
     def __call__(self, **fields: Any) -> M:
         if not self._shared:
             self._read()
         state = ModelState()
-        values = {"_state": state, **self._shared}
-        for name, value in fields.items():
-            if name in self._related:
-                state.fields_cache[name] = value
-                own, key = self._related[name]
-                values[own] = None if value is None else value.__dict__[key]
-            elif name in self._shared or name in self._made:
-                values[name] = value
-            else:
-                raise TypeError(f"{self._model.__name__} has no field {name!r}")
-        for name, make in self._made.items():
+        values = {**self._shared, **fields, "_state": state}
+        state.fields_cache = cache = {}
+        for name, own, key in self._related:
+            if name in fields:
+                cache[name] = one = values.pop(name)
+                values[own] = None if one is None else one.__dict__[key]
+        for name, make in self._made:
             if name not in fields:
                 values[name] = make()
+        if len(values) != len(self._shared) + len(self._made) + 1:
+            wrong = values.keys() - self._shared - {name for name, _ in self._made} - {"_state"}
+            raise TypeError(f"{self._model.__name__} has no field {min(wrong)!r}")
         return _with(self._model, values)
 
     def _read(self) -> None:
         """`_shared` comes last and whole: another thread may look at the same moment."""
         shared: dict[str, Any] = {}
+        made, related = [], []
         for field in self._model._meta.concrete_fields:
             if isinstance(field, models.ForeignKey):
-                self._related[field.name] = field.attname, field.target_field.attname
+                related.append((field.name, field.attname, field.target_field.attname))
             default = field.get_default()
             if isinstance(default, UNCHANGING):
                 shared[field.attname] = default
             else:
-                self._made[field.attname] = field.get_default
-        self._shared = shared
+                made.append((field.attname, field.default if callable(field.default) else field.get_default))
+        self._made, self._related, self._shared = made, related, shared
 
 
 def stored(model: type[M], database: str, values: dict[str, Any]) -> M:

@@ -15,6 +15,7 @@ import orjson
 MAX_DEPTH = 200
 # orjson turns integers beyond 64 bits into floats; the smallest of them has 19 digits.
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 NUL, WRITTEN_NUL = "\x00", "\\u0000"
 
 
@@ -57,7 +58,7 @@ def _children(item: Any) -> list[Any]:
 
 def dumps(value: Any) -> str:
     """Compact, ASCII only (readers split lines at U+2028 and the like); raises ValueError for NaN and infinity."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return _COMPACT.encode(value)
 
 
 def dumps_text(value: Any) -> str:
