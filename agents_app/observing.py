@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextvars import ContextVar
 from datetime import datetime
@@ -15,7 +16,7 @@ from sessions_app import database, events
 from sessions_app.errors import RuntimeFault
 from sessions_app.models import Run, ToolCall, ToolCallState
 
-log = structlog.stdlib.get_logger("turn")
+log = logging.getLogger("turn")
 OUTCOMES = {
     events.TASK_COMPLETED: "completed",
     events.TASK_PAUSED: "waiting",
@@ -71,9 +72,8 @@ def _write(turn: Turn, seconds: float) -> None:
         "first_token_ms": turn.first_token_ms,
         "code": turn.fault_code or None,
     }
-    (log.warning if outcome == "failed" else log.info)(
-        "turn", **{name: value for name, value in told.items() if value is not None}
-    )
+    line = {"event": "turn", **{name: value for name, value in told.items() if value is not None}}
+    log.log(logging.WARNING if outcome == "failed" else logging.INFO, line)
 
 
 # --- spans -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import structlog
 
 from runtime_project.origin import Scope
 
-log = structlog.stdlib.get_logger("access")
+log = logging.getLogger("access")
 QUIET = ("/health", "/api/v1/health", "/metrics", "/static/")  # asked by machines all day long
 
 
@@ -41,4 +42,5 @@ def _write(scope: Scope, seconds: float) -> None:
         "who": (principal.name or None) if principal else None,
     }
     kind = "websocket" if scope["type"] == "websocket" else "request"
-    (log.debug if quiet else log.info)(kind, **{name: value for name, value in told.items() if value is not None})
+    line = {"event": kind, **{name: value for name, value in told.items() if value is not None}}
+    log.log(logging.DEBUG if quiet else logging.INFO, line)

@@ -95,8 +95,9 @@ class Lines(logging.Formatter):
         self._processors = processors
 
     def format(self, record: logging.LogRecord) -> str:
-        if isinstance(record.msg, dict) and hasattr(record, "_name"):  # our own loggers'
+        if type(record.msg) is dict and "event" in record.msg:  # an event with its fields, as our own loggers write
             line: Any = {**record.msg, "_record": record, "_from_structlog": True}
+            line |= {"exc_info": record.exc_info} if record.exc_info else {}
         else:
             line = {"event": record.getMessage(), "_record": record, "_from_structlog": False}
             line |= {"exc_info": record.exc_info} if record.exc_info else {}
