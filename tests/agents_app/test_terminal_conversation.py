@@ -14,6 +14,7 @@ import pytest
 from agents_app.terminal.conversation import Left, LinkRefused
 from tests.agents_app.terminal_desk import Desk, Keys
 from tests.agents_app.terminal_server import KEY, Peer, Script, playing
+from tests.waiting import until
 
 IN_A_SHELL = {"shell": True}
 
@@ -295,9 +296,12 @@ def test_decisions_left_over_from_an_earlier_connection_are_taken_up(tmp_path: P
 
 
 def test_ctrl_c_cancels_the_running_turn(tmp_path: Path) -> None:
+    people: list[Desk] = []
+
     def script(peer: Peer) -> None:
         peer.taken("user_message")
         peer.tokens("One ", "two ")
+        until(lambda: people and "One two " in people[0].screen)  # else the key is heard between the two
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         peer.taken("cancel")
         peer.closing("One two ", is_final=False)
@@ -307,6 +311,7 @@ def test_ctrl_c_cancels_the_running_turn(tmp_path: Path) -> None:
         peer.answer("Again")
 
     with desk(tmp_path, script) as person:
+        people.append(person)
         assert not person.conversation.say("count")
         assert "One two " in person.screen
         assert "■ Stopped." in person.screen
