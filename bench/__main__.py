@@ -167,7 +167,9 @@ def start_shared(
     """So many processes of ours that share a PostgreSQL and a Redis."""
     on = {0, 1} if (os.cpu_count() or 1) >= CORES_FOR_TWO else on
     shared = targets.runtime(options.postgres_url, options.redis_url, workers=count)
-    return {shared.name: stack.enter_context(_started(shared, model.server.port, folder, on))}
+    running = stack.enter_context(_started(shared, model.server.port, folder, on))
+    running.server.settle()
+    return {shared.name: running}
 
 
 @contextmanager

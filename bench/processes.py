@@ -16,6 +16,7 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 START_SECONDS = 60
 STOP_SECONDS = 15
+SETTLING_SECONDS = 1.0
 
 
 class Process:
@@ -39,6 +40,15 @@ class Process:
                 raise SystemExit(f"{' '.join(self._command)} did not start:\n{self._log.read_text()[-2000:]}")
             time.sleep(0.05)
         return self
+
+    def settle(self) -> None:
+        """Returns when all its processes have started, which keeps a core busy: the first one listens long before."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            before = self.cpu_seconds()
+            time.sleep(SETTLING_SECONDS)
+            if self.cpu_seconds() - before < SETTLING_SECONDS / 4:
+                return
 
     def _pin(self) -> None:
         os.sched_setaffinity(0, self._cores)
