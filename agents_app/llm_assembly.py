@@ -56,12 +56,12 @@ class Assembly:
 
     def _add_unlike(self, event: bytes) -> str:
         """A chunk that is like none before it; the next ones may be like it, where its text was all that counted."""
-        chunk, finish_reason = loads(event), self.finish_reason
+        chunk = loads(event)
         text = self.add(chunk)
-        if text and not chunk.get("usage") and finish_reason == self.finish_reason:
+        if text and not chunk.get("usage"):
             [choice, *others] = chunk["choices"]
-            delta = choice.get("delta")
-            if not others and delta and len(delta) == 1 and type(delta["content"]) is str:
+            delta, ends = choice.get("delta"), choice.get("finish_reason") is not None
+            if not others and not ends and delta and len(delta) == 1 and type(delta.get("content")) is str:
                 self._likeness.learn(event, chunk, delta)
         return text
 

@@ -35,7 +35,7 @@ class Likeness:
 
     def learn(self, event: bytes, chunk: dict[str, Any], delta: dict[str, Any]) -> None:
         """Takes as the known one this chunk, of which nothing counts but `content` in its `delta`."""
-        if not self._lessons:
+        if not self._lessons or delta["content"] == PROBE:
             return
         self._lessons -= 1
         before, text, after = event.partition(orjson.dumps(delta["content"]))

@@ -79,6 +79,32 @@ def test_a_text_that_stands_elsewhere_too_is_not_taken_for_that() -> None:
     assert texts == ["content", "delta", "m", "id", "", "a", "content"]
 
 
+def refusal(text: str, **beside: Any) -> bytes:
+    chunk = orjson.loads(event("x"))
+    chunk["choices"][0]["delta"] = {"refusal": text, **beside}
+    return orjson.dumps(chunk)
+
+
+def test_a_refusal_is_text_and_is_read_whole() -> None:
+    events = [refusal("I "), refusal("cannot", content="a "), event("b"), event("c"), refusal(" do it")]
+    texts, _ = both_ways(events)
+    assert texts == ["I ", "a cannot", "b", "c", " do it"]
+
+
+def test_a_chunk_that_ends_the_answer_stands_for_no_other() -> None:
+    ends = [orjson.loads(event("a")) for _ in range(4)]
+    for chunk, reason in zip(ends, ("stop", "stop", "length", "stop"), strict=True):
+        chunk["choices"][0]["finish_reason"] = reason
+    _, answer = both_ways([orjson.dumps(chunk) for chunk in ends])
+    assert (answer.finish_reason, answer.text) == ("stop", "aaaa")
+
+
+def test_the_probe_itself_may_be_said() -> None:
+    ids = [event("likeness").replace(b'"id":"content"', b'"id":"%s"' % name) for name in (b"likeness", b"other")]
+    texts, _ = both_ways(ids)
+    assert texts == ["likeness", "likeness"]
+
+
 def test_more_than_a_text_in_its_place_is_read_whole() -> None:
     before, after = event("MARK").split(b'"MARK"')
     events = [event("one"), before + b'"two","content":"three"' + after, before + b'"a","tool_calls":[]' + after]
