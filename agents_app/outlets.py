@@ -7,6 +7,7 @@ it, and what comes meanwhile queues up before that task as ever.
 
 from __future__ import annotations
 
+import asyncio
 import types
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
@@ -15,7 +16,8 @@ Sending = Generator[Any, Any, None]  # what awaiting a `send` runs
 
 
 class Outlet:
-    """The way out of one reader's text; `send` sends a piece of it with the cursor after it, when awaited."""
+    """The way out of one reader's text; `send` sends a piece of it with the cursor after it, when awaited. It begins in
+    no task of its own: it may wait for futures, and use nothing that asks which task it is in, such as timeouts."""
 
     def __init__(self, send: Callable[[str, str], Awaitable[None]]) -> None:
         self._send = send
@@ -24,13 +26,15 @@ class Outlet:
 
     def now(self, text: str, cursor: str) -> bool:
         """Sends a piece; False where that has not ended, or failed: then `settled` must be awaited before the next."""
-        sending = self._send(text, cursor).__await__()
         try:
+            sending = self._send(text, cursor).__await__()
             self._begun = sending, sending.send(None)
         except StopIteration:
             return True
         except Exception as error:  # whoever speaks is not to blame: the reader's own task hears of it
             self._error = error
+        except asyncio.CancelledError:  # of what the sending waited for: it is nobody's task that was cancelled
+            self._error = ConnectionAbortedError()
         return False
 
     async def settled(self) -> None:

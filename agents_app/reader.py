@@ -55,6 +55,7 @@ class Reader:
     _tag: str = ""
     _outlet: Outlet | None = None
     _spoke_at: float = 0.0
+    _keepalive_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self._tag = self.session.cursor_tag
@@ -80,7 +81,7 @@ class Reader:
     async def frames(self, keepalive_seconds: float, outlet: Outlet | None = None) -> AsyncIterator[list[Frame]]:
         """Yields what comes, as it comes; an empty list whenever so many seconds passed in silence. Text that follows
         on what was yielded, while this waits, goes straight to the `outlet`."""
-        self._outlet = outlet
+        self._outlet, self._keepalive_seconds = outlet, keepalive_seconds
         if self.told is None:
             await self._catch_up()
         else:
@@ -130,6 +131,8 @@ class Reader:
             self._spoke_at = time.monotonic()
             if not outlet.now(text, f"{self.seq}.{self.offset}-{self._tag}"):  # the cursor
                 self._inbox.wake()
+        elif time.monotonic() - self._spoke_at >= self._keepalive_seconds:  # it is not told this: to it, it is silence
+            self._inbox.wake()
         return True
 
     def _take(self, items: Sequence[live.Item]) -> bool:

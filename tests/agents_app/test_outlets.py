@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import pytest
 
@@ -96,10 +97,31 @@ async def test_the_reader_hears_of_a_failure_and_not_the_speaker() -> None:
     await outlet.settled()
 
 
+async def test_what_the_sending_waited_for_may_be_cancelled() -> None:
+    gone = asyncio.get_running_loop().create_future()
+    gone.cancel()
+
+    async def cancelled(text: str, cursor: str) -> None:
+        await gone
+
+    outlet = Outlet(cancelled)
+    assert not outlet.now(*PIECE)
+    with pytest.raises(ConnectionAbortedError):
+        await outlet.settled()
+
+
+def test_a_sending_that_cannot_even_begin_is_not_the_speakers() -> None:
+    def broken(text: str, cursor: str) -> Coroutine[Any, Any, None]:
+        raise ValueError
+
+    assert not Outlet(broken).now(*PIECE)
+
+
 class Listening:
     """A reader that waits for more of message 1, of which it knows two characters."""
 
-    def __init__(self) -> None:
+    def __init__(self, keepalive_seconds: float = 30.0) -> None:
+        self.keepalive_seconds = keepalive_seconds
         self.client = Client()
         self.session = Session(pk=1, session_id="s", last_seq=1)
         self.source = Reader(self.session, 1, told=(), offset=2, open_id=1, open_run=1, newest_id=1)
@@ -108,7 +130,7 @@ class Listening:
 
     async def batches(self) -> AsyncIterator[list[Frame]]:
         with self.source:
-            async for batch in self.source.frames(30.0, Outlet(self.client.send)):
+            async for batch in self.source.frames(self.keepalive_seconds, Outlet(self.client.send)):
                 yield batch
 
 
@@ -146,6 +168,30 @@ async def test_text_reaches_a_waiting_reader_in_order_whether_its_client_is_slow
         await reading
     live.close_text(1, 1)
     assert live._topics == {}
+
+
+@pytest.mark.parametrize("untold", [{"whole_messages": True}, {"run_id": 2}], ids=["whole messages", "another run"])
+async def test_text_that_a_reader_is_not_told_does_not_stop_its_keepalives(untold: dict[str, Any]) -> None:
+    listening = Listening(keepalive_seconds=0.05)
+    for name, value in untold.items():
+        setattr(listening.source, name, value)
+    heard: list[list[Frame]] = []
+
+    async def read() -> None:
+        async for batch in listening.batches():
+            heard.append(batch)
+
+    reading = asyncio.create_task(read())
+    await _until_it_waits(listening)
+    while len(heard) < 3 and not reading.done():
+        listening.growing.grow("x")
+        await asyncio.sleep(0.001)
+    assert heard == [[], [], []]
+    assert listening.client.got == []
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    live.close_text(1, 1)
 
 
 async def test_what_a_reader_does_not_take_itself_waits_for_it() -> None:
