@@ -14,6 +14,7 @@ from agents_app import genai, tracing
 from agents_app.runner import Turn
 from sessions_app import database, events
 from sessions_app.errors import RuntimeFault
+from sessions_app.lines import Line
 from sessions_app.models import Run, ToolCall, ToolCallState
 
 log = logging.getLogger("turn")
@@ -72,7 +73,7 @@ def _write(turn: Turn, seconds: float) -> None:
         "first_token_ms": turn.first_token_ms,
         "code": turn.fault_code or None,
     }
-    line = {"event": "turn", **{name: value for name, value in told.items() if value is not None}}
+    line = Line(event="turn", **{name: value for name, value in told.items() if value is not None})
     log.log(logging.WARNING if outcome == "failed" else logging.INFO, line)
 
 

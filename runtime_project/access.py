@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import structlog
 
 from runtime_project.origin import Scope
+from sessions_app.lines import Line
 
 log = logging.getLogger("access")
 QUIET = ("/health", "/api/v1/health", "/metrics", "/static/")  # asked by machines all day long
@@ -42,5 +43,5 @@ def _write(scope: Scope, seconds: float) -> None:
         "who": (principal.name or None) if principal else None,
     }
     kind = "websocket" if scope["type"] == "websocket" else "request"
-    line = {"event": kind, **{name: value for name, value in told.items() if value is not None}}
+    line = Line(event=kind, **{name: value for name, value in told.items() if value is not None})
     log.log(logging.DEBUG if quiet else logging.INFO, line)

@@ -20,6 +20,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict
 
+from sessions_app.lines import Line
+
 REDACTED = "[redacted]"
 MIN_SECRET_CHARACTERS = 6  # a shorter one, replaced wherever it stands, would spoil every line
 NESTED_LEVELS = 4
@@ -95,9 +97,8 @@ class Lines(logging.Formatter):
         self._processors = processors
 
     def format(self, record: logging.LogRecord) -> str:
-        if type(record.msg) is dict and "event" in record.msg:  # an event with its fields, as our own loggers write
+        if isinstance(record.msg, Line) or (isinstance(record.msg, dict) and hasattr(record, "_name")):  # structlog's
             line: Any = {**record.msg, "_record": record, "_from_structlog": True}
-            line |= {"exc_info": record.exc_info} if record.exc_info else {}
         else:
             line = {"event": record.getMessage(), "_record": record, "_from_structlog": False}
             line |= {"exc_info": record.exc_info} if record.exc_info else {}

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from runtime_project import logs
+from sessions_app.lines import Line
 from tests import talk
 from tests.conftest import RunningServer
 from tests.faults.servers import until
@@ -78,6 +79,15 @@ class Log:
     def until(self, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
         """A request's line comes after the answer's last byte."""
         until(lambda: self.text.endswith("\n") and holds(self.lines), 30, "the line is written")
+
+
+def test_only_our_own_lines_are_taken_apart() -> None:
+    with Log() as log:
+        logging.getLogger("ours").warning(Line(event="turn", steps=1, password="hush"))
+        logging.getLogger("any").warning({"event": "x", 1: "password=hush"}, extra={"mine": 2})
+    own, other = log.lines
+    assert (own["event"], own["steps"], own["password"]) == ("turn", 1, "[redacted]")
+    assert (other["event"], other["mine"]) == ("{'event': 'x', 1: 'password=[redacted]'}", 2)
 
 
 def test_a_known_secret_is_not_written_wherever_it_stands() -> None:
