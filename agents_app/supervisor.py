@@ -227,6 +227,7 @@ class Supervisor:
             await database.write("", leases.end_leases, dead)
 
     async def _tick(self) -> None:
+        began = time.monotonic()
         if self._turns:
             known = dict(self._turns)
             texts, leased_until = self._texts(), time.monotonic() + settings.LEASE_SECONDS
@@ -247,7 +248,9 @@ class Supervisor:
         if self.draining:
             return
         found = await database.read(_found, self.starter)
-        settled = time.monotonic() > self._settling_until  # else others had no storage either to renew their leases in
+        if time.monotonic() - began > settings.LEASE_SECONDS / 2:  # storage was away for a part of it
+            self._settling_until = time.monotonic() + SETTLING_SECONDS
+        settled = began > self._settling_until  # else others had no storage either to renew their leases in
         if settled:
             await self._look_after(found.without_owner)
         for session_pk in found.unanswered:
