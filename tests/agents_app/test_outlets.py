@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -134,9 +134,21 @@ class Listening:
                 yield batch
 
 
+@pytest.fixture(autouse=True)
+def _nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a server of an earlier test has left: one that has drained tells every reader to go."""
+    monkeypatch.setattr(live, "_closed", False)
+    monkeypatch.setattr(live, "_sharing", None)
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30.0):
+        while not holds():  # noqa: ASYNC110  what it waits for tells nobody
+            await asyncio.sleep(0)
+
+
 async def _until_it_waits(listening: Listening) -> None:
-    while listening.source._inbox._waiter is None:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await _until(lambda: listening.source._inbox._waiter is not None)
 
 
 async def test_text_reaches_a_waiting_reader_in_order_whether_its_client_is_slow_or_not() -> None:
@@ -157,8 +169,7 @@ async def test_text_reaches_a_waiting_reader_in_order_whether_its_client_is_slow
         await asyncio.sleep(0)
     assert len(listening.client.got) == 1
     listening.client.ready.set()
-    while len(listening.client.got) < 4:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await _until(lambda: len(listening.client.got) == 4)
     await _until_it_waits(listening)
     listening.growing.grow("g")
     tag = listening.session.cursor_tag
