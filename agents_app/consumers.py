@@ -125,7 +125,7 @@ class Stream(AsyncHttpConsumer, ABC):
             await self.send_body(b"")
 
     def _send_text(self, text: str, cursor: str) -> Awaitable[None]:
-        body = frames.delta_sse(text, cursor)
+        body = frames.delta(text, cursor).sse()
         return self.base_send({"type": "http.response.body", "body": body, "more_body": True})
 
     @property

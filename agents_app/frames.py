@@ -122,12 +122,6 @@ def delta(text: str, cursor: str) -> Frame:
     return Frame(f'{{"type":"assistant_message","token":{encode_basestring_ascii(text)},"is_final":false}}', cursor)
 
 
-def delta_sse(text: str, cursor: str) -> bytes:
-    """As `delta(text, cursor).sse()`, in one step: this is done for each token."""
-    token = encode_basestring_ascii(text)
-    return f'id: {cursor}\ndata: {{"type":"assistant_message","token":{token},"is_final":false}}\n\n'.encode("ascii")
-
-
 def closing(text: str, *, is_final: bool, whole: bool, cursor: str) -> Frame:
     """The frame that ends a message; `whole` for readers that had no deltas of it."""
     token = text if whole else ""

@@ -45,13 +45,8 @@ class Assembly:
         text = self._likeness.text_in(event)
         if text is None:
             return self._add_unlike(event)
-        if "\x00" in text:
-            text = _plain(text)
-        # As `_keep` does, without its calls: this is run for each token.
-        self._size_bytes += len(text) if text.isascii() else len(text.encode())
-        if self._size_bytes > self._most_bytes:
-            raise AnswerTooLong(limit=self._most_bytes)
-        self._text.append(text)
+        text = _plain(text)
+        self._keep(self._text, text)
         return text
 
     def _add_unlike(self, event: bytes) -> str:

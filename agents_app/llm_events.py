@@ -40,8 +40,6 @@ class EventReader:
             # As nearly all reads: whole events of one line each, and nothing held from before.
             if data.count(b"\n") == 2 * len(events) and b"\r" not in data and not self._pieces and not self._data:
                 self._first_line = False
-                if len(events) == 1 and (event := events[0].strip()):
-                    return [event]
                 return [event for one in events if (event := one.strip())]
         return self._feed(data)
 

@@ -93,7 +93,7 @@ class Bound:
     def heard(self, reading: Reading) -> None:
         """After each read. Only complete events count as life, not comments, not bytes that drip."""
         events = reading.events
-        if reading.done or reading.assembly.finish_reason:  # it is finished
+        if reading.finished:
             self._close_in(DONE_GRACE_SECONDS if reading.done else USAGE_GRACE_SECONDS)
         elif events > self._events and (events or reading.under_way):
             self._events = events

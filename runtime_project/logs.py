@@ -57,12 +57,6 @@ def config(*, level: str, form: str, secrets: Iterable[str]) -> dict[str, Any]:
     # No line says where in the code it was written, nor by which thread: not to find that out makes lines cheaper.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -97,7 +91,7 @@ class Lines(logging.Formatter):
         self._processors = processors
 
     def format(self, record: logging.LogRecord) -> str:
-        if isinstance(record.msg, Line) or (isinstance(record.msg, dict) and hasattr(record, "_name")):  # structlog's
+        if isinstance(record.msg, Line):
             line: Any = {**record.msg, "_record": record, "_from_structlog": True}
         else:
             line = {"event": record.getMessage(), "_record": record, "_from_structlog": False}

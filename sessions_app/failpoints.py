@@ -33,5 +33,4 @@ def _armed(points: Iterable[str]) -> Callable[[str], None]:
     return hit
 
 
-armed = bool(settings.FAILPOINTS)
 hit: Callable[[str], None] = _armed(settings.FAILPOINTS) if settings.FAILPOINTS else _nothing
