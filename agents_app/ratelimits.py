@@ -10,7 +10,7 @@ from functools import cache
 
 from django.conf import settings
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.storage import RedisStorage, Storage
 
 from sessions_app import owners
 
@@ -40,17 +40,39 @@ class Standing:
         return {**told, "retry_after": self.retry_after}
 
 
+WINDOW_SECONDS = 60
 REDIS_PATIENCE_SECONDS = 2.0  # less, and a busy process would take its own slowness for Redis's
 AGAIN_SECONDS = 5.0
 MOST_RESETS = 20_000
-_resets: dict[tuple[type[Storage], str], float] = {}
-"""When the windows that were hit lately end, by the storage they are in."""
 
 
-@cache
-def _here() -> Storage:
-    """This process's own accounts."""
-    return MemoryStorage()
+class Here:
+    """This process's own accounts, in fixed windows of a minute. `limits` has a storage in memory too, but that goes
+    through all that it keeps at nearly every hit: with a thousand sessions that cost more than the hit."""
+
+    def __init__(self) -> None:
+        self._windows: dict[tuple[str, ...], tuple[int, float]] = {}  # the hits, and when the window ends
+        self._cleared_at = 0.0
+
+    def hit(self, limit: int, account: tuple[str, ...], now: float) -> Standing:
+        count, reset = self._windows.get(account, (0, 0.0))
+        if _is_over(reset, now):
+            count, reset = 0, now + WINDOW_SECONDS
+            if abs(now - self._cleared_at) >= WINDOW_SECONDS:
+                self._windows = {one: window for one, window in self._windows.items() if not _is_over(window[1], now)}
+                self._cleared_at = now
+        self._windows[account] = count + 1, reset
+        return _standing(limit, count + 1, reset)
+
+
+def _is_over(reset: float, now: float) -> bool:
+    """Also of a window that a clock set back has put far into the future."""
+    return not now < reset <= now + WINDOW_SECONDS
+
+
+_here = Here()
+_resets: dict[str, float] = {}
+"""When the windows in Redis that were hit lately end."""
 
 
 _shared: tuple[asyncio.AbstractEventLoop, Storage] | None = None
@@ -86,7 +108,8 @@ def _everywhere() -> Storage | None:
 
 def reset() -> None:
     """Forgets this process's accounts."""
-    _here.cache_clear()
+    global _here
+    _here = Here()
     _resets.clear()
 
 
@@ -103,22 +126,24 @@ async def _hit(limit: int, *account: str) -> Standing | None:
         except Exception as error:  # a limit is no reason to refuse anybody because Redis is down
             logger.warning("rate limits: Redis fails (%s), each process counts for itself", type(error).__name__)
             _shared_again_at = time.monotonic() + AGAIN_SECONDS
-    return await _counted(_here(), limit, account)
+    return _here.hit(limit, account, time.time())
 
 
 async def _counted(accounts: Storage, limit: int, account: tuple[str, ...]) -> Standing:
     """A fixed window of a minute. `limits`' own strategy would ask the storage three times; here it is asked once, and
     once a window when the window ends."""
-    window = _per_minute(limit)
-    key, seconds = window.key_for(*account), window.get_expiry()
-    count, now = await accounts.incr(key, seconds), time.time()
-    known = type(accounts), key
-    reset = now + seconds if count == 1 else _resets.get(known, 0.0)
+    key = _per_minute(limit).key_for(*account)
+    count, now = await accounts.incr(key, WINDOW_SECONDS), time.time()
+    reset = now + WINDOW_SECONDS if count == 1 else _resets.get(key, 0.0)
     if reset <= now:
         reset = await accounts.get_expiry(key)
     if len(_resets) >= MOST_RESETS:
         _resets.clear()
-    _resets[known] = reset
+    _resets[key] = reset
+    return _standing(limit, count, reset)
+
+
+def _standing(limit: int, count: int, reset: float) -> Standing:
     return Standing(count <= limit, limit, max(limit - count, 0), int(reset) + 1)
 
 

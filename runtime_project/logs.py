@@ -7,6 +7,7 @@ fields, by their look, and by heart; what an exception says is left out unless i
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import logging
@@ -14,7 +15,8 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, MutableMapping
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -68,7 +70,7 @@ def config(*, level: str, form: str, secrets: Iterable[str]) -> dict[str, Any]:
             }
         },
         "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["told_elsewhere"]},
+            "stderr": {"()": Together, "formatter": "line", "filters": ["told_elsewhere"]},
         },
         "root": {"handlers": ["stderr"], "level": level},
         # httpx writes every address at INFO; a query string is none of a log's business.
@@ -80,6 +82,44 @@ def config(*, level: str, form: str, secrets: Iterable[str]) -> dict[str, Any]:
         # The same of the job queue while PostgreSQL is away; what a job raises is logged where it is run.
         | {"procrastinate": {"level": "CRITICAL"}},
     }
+
+
+class Together(logging.StreamHandler[TextIO]):
+    """Writes at once what one pass of an event loop has to say, since each write is a system call. What is worse than
+    INFO, or said outside of a loop, is out before its caller goes on, after all that was said before it."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._awaited: asyncio.AbstractEventLoop | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            loop = _running_loop() if record.levelno <= logging.INFO else None
+            if loop is None:
+                self.flush()
+            elif self._awaited is not loop:
+                self._awaited = loop
+                loop.call_soon(self.flush)
+        except RecursionError:
+            raise
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        with self.lock or nullcontext():
+            lines, self._lines, self._awaited = self._lines, [], None
+            if lines:
+                self.stream.write("".join(lines))
+            super().flush()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class Lines(logging.Formatter):

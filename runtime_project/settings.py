@@ -61,6 +61,15 @@ LOCK_WAIT_SECONDS, POOL_WAIT_SECONDS = 8, 5
 DB_URL = text("DB_URL") or f"sqlite:///{DATA_DIR / 'runtime.sqlite3'}"
 
 
+SQLITE_PRAGMAS = {
+    "journal_mode": "WAL",
+    "synchronous": text("SQLITE_SYNCHRONOUS", "NORMAL"),
+    "busy_timeout": LOCK_WAIT_SECONDS * 1000,
+    "temp_store": "MEMORY",  # what a statement may have to undo, too: in a file, each page of it is two system calls
+    "wal_autocheckpoint": 4000,  # pages; most are written again and again until they are copied into the file
+}
+
+
 def prices(name: str) -> dict[str, tuple[float, float]]:
     """`model=prompt/answer` by commas, such as `small=0.15/0.6,large=2.5/10`."""
     found = {}
@@ -85,9 +94,7 @@ def database(url: str) -> dict[str, Any]:
         config["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",
             "timeout": LOCK_WAIT_SECONDS,
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous="
-            + text("SQLITE_SYNCHRONOUS", "NORMAL")
-            + f"; PRAGMA busy_timeout={LOCK_WAIT_SECONDS * 1000};",
+            "init_command": "; ".join(f"PRAGMA {name}={value}" for name, value in SQLITE_PRAGMAS.items()),
         }
         # Tests cross threads, so their database is a file as well.
         config["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}

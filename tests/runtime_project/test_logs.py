@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -230,3 +231,77 @@ def test_no_secret_and_nobodys_words_are_in_the_log_of_a_server(tmp_path: Path) 
     for line in log.splitlines():
         json.loads(line)
     assert [line for line in log.splitlines() if "planted" in line or "zanzibar" in line] == []
+
+
+# --- when it is written ------------------------------------------------------------------------------------------
+
+
+class Counted(io.StringIO):
+    """A stream that keeps each write by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return len(text)
+
+
+@pytest.fixture
+def together() -> Iterator[tuple[logging.Logger, Counted]]:
+    logger, stream = logging.Logger("together", logging.DEBUG), Counted()
+    logger.addHandler(handler := logs.Together(stream))
+    yield logger, stream
+    handler.close()
+
+
+def test_what_one_pass_of_a_loop_says_is_written_at_once(together: tuple[logging.Logger, Counted]) -> None:
+    logger, stream = together
+
+    async def turns() -> None:
+        logger.info("one")
+        logger.info("two")
+        assert stream.writes == []
+        await asyncio.sleep(0)
+        assert stream.writes == ["one\ntwo\n"]
+        logger.info("three")
+        await asyncio.sleep(0)
+
+    asyncio.run(turns())
+    assert stream.writes == ["one\ntwo\n", "three\n"]
+
+
+def test_a_warning_is_written_before_its_caller_goes_on_and_after_what_came_first(
+    together: tuple[logging.Logger, Counted],
+) -> None:
+    logger, stream = together
+
+    async def turn() -> None:
+        logger.info("one")
+        logger.warning("two")
+        assert stream.writes == ["one\ntwo\n"]
+        logger.info("three")
+        await asyncio.to_thread(logger.info, "four")  # a thread has no loop
+        assert "".join(stream.writes[1:]) == "three\nfour\n"
+
+    asyncio.run(turn())
+
+
+def test_a_loop_that_ends_first_loses_no_line(together: tuple[logging.Logger, Counted]) -> None:
+    logger, stream = together
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    loops[0].call_soon(logger.info, "one")
+    loops[0].call_soon(loops[0].stop)
+    loops[0].run_forever()
+    loops[1].run_until_complete(_said(logger, "two"))
+    assert stream.writes == ["one\ntwo\n"]
+    logger.info("three")
+    assert stream.writes == ["one\ntwo\n", "three\n"]
+    for loop in loops:
+        loop.close()
+
+
+async def _said(logger: logging.Logger, line: str) -> None:
+    logger.info(line)
+    await asyncio.sleep(0)
