@@ -118,15 +118,21 @@ class Stream(AsyncHttpConsumer, ABC):
             return
         more = True
         with told.reader as source:
-            async for batch in source.frames(settings.KEEPALIVE_SECONDS, Outlet(self._send_text)):
+            async for batch in source.frames(settings.KEEPALIVE_SECONDS, Outlet(self._sender())):
                 body, more = frames.sse(batch) or frames.KEEPALIVE, not source.finished
                 await self.base_send({"type": "http.response.body", "body": body, "more_body": more})
         if more:  # else the end of the body went out with its last frames
             await self.send_body(b"")
 
-    def _send_text(self, text: str, cursor: str) -> Awaitable[None]:
-        body = frames.delta(text, cursor).sse()
-        return self.base_send({"type": "http.response.body", "body": body, "more_body": True})
+    def _sender(self) -> Callable[[str, str], Awaitable[None]]:
+        """What sends a piece of text, with the cursor after it."""
+        send = self.base_send
+
+        def sending(text: str, cursor: str) -> Awaitable[None]:
+            body = frames.as_sse(frames.delta_json(text), cursor)
+            return send({"type": "http.response.body", "body": body, "more_body": True})
+
+        return sending
 
     @property
     def address(self) -> str:

@@ -111,15 +111,22 @@ class Frame:
     cursor: str = ""
 
     def sse(self) -> bytes:
-        head = f"id: {self.cursor}\n" if self.cursor else ""
-        return f"{head}data: {self.json}\n\n".encode("ascii")
+        return as_sse(self.json, self.cursor)
 
     def websocket(self) -> str:
         return f'{self.json[:-1]},"cursor":"{self.cursor}"}}' if self.cursor else self.json
 
 
+def as_sse(json: str, cursor: str) -> bytes:
+    return (f"id: {cursor}\ndata: {json}\n\n" if cursor else f"data: {json}\n\n").encode("ascii")
+
+
+def delta_json(text: str) -> str:
+    return f'{{"type":"assistant_message","token":{encode_basestring_ascii(text)},"is_final":false}}'
+
+
 def delta(text: str, cursor: str) -> Frame:
-    return Frame(f'{{"type":"assistant_message","token":{encode_basestring_ascii(text)},"is_final":false}}', cursor)
+    return Frame(delta_json(text), cursor)
 
 
 def closing(text: str, *, is_final: bool, whole: bool, cursor: str) -> Frame:

@@ -53,15 +53,20 @@ class Sharing(Protocol):
 class Inbox:
     """What one reader has not taken yet. Bounded: a reader too slow for it loses all of it, and looks it up."""
 
+    __slots__ = (
+        "_characters", "_items", "_seconds", "_timer", "_until", "_waiter", "_woken", "at_once", "closed",
+        "heard", "lost",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self._items: list[Item] = []
         self._characters = 0
         self._woken = False
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop
         self._until = self._seconds = 0.0
-        self._at_once: AtOnce | None = None
+        self.at_once: AtOnce | None = None  # while the reader waits, and takes text itself: it wakes nobody
+        self.heard = False  # by `at_once`: that was no silence
         self.lost = False
         self.closed = False
 
@@ -69,14 +74,6 @@ class Inbox:
         """Nothing more will come: the process stops."""
         self.closed = True
         self.wake()
-
-    def heard_at_once(self, message_id: int, start: int, text: str) -> bool:
-        """Text for a reader that waits, and takes it itself: it wakes nobody, and it was no silence. False where the
-        text is to be pushed."""
-        if self._at_once is None or not self._at_once(message_id, start, text):
-            return False
-        self._until = self._loop.time() + self._seconds
-        return True
 
     def push(self, item: Item) -> None:
         self._characters += len(item.text) if type(item) is Delta else 100
@@ -95,19 +92,19 @@ class Inbox:
         return items, lost
 
     async def wait(self, seconds: float, at_once: AtOnce | None = None) -> bool:
-        """True when something came, False after so long a silence; meanwhile text is first offered to `at_once`. It may
-        be called once a token: so a bare future, and a timer that is left to run and sets itself anew when it finds
-        that the wait has begun again meanwhile."""
+        """True when something came, False after so long a silence, or up to twice as long where `at_once` heard text in
+        between. It may be called once a token: so a bare future, and a timer that is left to run and sets itself anew
+        when it finds that the wait has begun again meanwhile."""
         if not self._woken:
-            self._loop = loop = asyncio.get_running_loop()
-            self._until, self._seconds = loop.time() + seconds, seconds
+            loop = asyncio.get_running_loop()
+            self._until, self._seconds, self.heard = loop.time() + seconds, seconds, False
             if self._timer is None or self._timer.when() > self._until:
                 self._set_timer(loop)
-            self._waiter, self._at_once = loop.create_future(), at_once
+            self._waiter, self.at_once = loop.create_future(), at_once
             try:
                 await self._waiter
             finally:
-                self._waiter = self._at_once = None
+                self._waiter = self.at_once = None
         return self._woken
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -118,6 +115,8 @@ class Inbox:
         self._timer = None
         if self._waiter is None:
             return
+        if self.heard:
+            self._until, self.heard = loop.time() + self._seconds, False
         if loop.time() < self._until:
             self._set_timer(loop)
         else:
@@ -131,7 +130,7 @@ class Inbox:
 
     def wake(self) -> None:
         """Lets the reader go on, as if something had come."""
-        self._woken, self._at_once = True, None
+        self._woken, self.at_once = True, None
         self._let_go()
 
     def _let_go(self) -> None:
@@ -142,7 +141,7 @@ class Inbox:
 @dataclass(slots=True, eq=False)
 class Topic:
     session_pk: int
-    inboxes: set[Inbox] = field(default_factory=set)
+    inboxes: tuple[Inbox, ...] = ()
     growing: Growing | None = None
 
 
@@ -164,7 +163,10 @@ class Growing:
         self.parts.append(text)
         self.length += len(text)
         for inbox in topic.inboxes:
-            if not inbox.heard_at_once(self.message_id, start, text):
+            at_once = inbox.at_once
+            if at_once is not None and at_once(self.message_id, start, text):
+                inbox.heard = True
+            else:
                 inbox.push(Delta(self.message_id, start, text))
         if _sharing is not None:
             _sharing.grew(topic.session_pk, Delta(self.message_id, start, text))
@@ -204,7 +206,7 @@ def subscribe(session_pk: int, inbox: Inbox) -> None:
     topic = _topic(session_pk)
     if _sharing is not None and not topic.inboxes:
         _sharing.wanted(session_pk, here=True)
-    topic.inboxes.add(inbox)
+    topic.inboxes = (*topic.inboxes, inbox)
     if _closed:
         inbox.close()
     _inboxes += 1
@@ -220,8 +222,9 @@ def unsubscribe(session_pk: int, inbox: Inbox) -> None:
     _inboxes -= 1
     inbox.forget_time()
     if session_pk in _topics:
-        _topics[session_pk].inboxes.discard(inbox)
-        if _sharing is not None and not _topics[session_pk].inboxes:
+        topic = _topics[session_pk]
+        topic.inboxes = tuple(one for one in topic.inboxes if one is not inbox)
+        if _sharing is not None and not topic.inboxes:
             _sharing.wanted(session_pk, here=False)
         _forget_idle(session_pk)
 

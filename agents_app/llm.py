@@ -17,7 +17,7 @@ from django.conf import settings
 from agents_app import demo_model, llm_failures, llm_upstream
 from agents_app.llm_assembly import Assembly
 from agents_app.llm_failures import MAX_ATTEMPTS, Again
-from agents_app.llm_reading import Bound, Reading, Voice
+from agents_app.llm_reading import Bound, Reading
 from agents_app.llm_types import Answer as Answer
 from agents_app.llm_types import RequestedCall as RequestedCall
 from agents_app.llm_types import Usage as Usage
@@ -28,6 +28,7 @@ from sessions_app.errors import AnswerTooLong, LLMCut, LLMFault, LLMGarbage, LLM
 DEMO_MODEL = "fake-llm"
 ERROR_BYTES = 65_536
 MayRetry = Callable[[], Awaitable[bool]]
+OnDelta = Callable[[str], None]
 
 close = llm_upstream.close
 logger = logging.getLogger(__name__)
@@ -37,9 +38,13 @@ async def _always() -> bool:
     return True
 
 
+def _nobody_hears(text: str) -> None:
+    """The answer is wanted whole."""
+
+
 async def stream(
     body: dict[str, Any],
-    on_delta: Callable[[str], None],
+    on_delta: OnDelta,
     *,
     correlation_id: str = "",
     spent_seconds: float = 0,
@@ -53,21 +58,19 @@ async def stream(
     `may_retry` is asked before every further attempt. A model that fails is followed by those of LLM_FALLBACK_MODELS;
     the answer says which. Raises the LLMFault family, and AnswerTooLong beyond MAX_ANSWER_BYTES.
     """
-    voice = Voice(on_delta)
     if is_demo(body["model"]):
-        return await _demo(body, voice)
+        return await _demo(body, on_delta)
     upstream = llm_upstream.here()
-    request = _Request(upstream, body, voice, correlation_id, streams=await upstream.streams())
+    request = _Request(upstream, body, on_delta, correlation_id, streams=await upstream.streams())
     return await request.answered(spent_seconds, may_retry)
 
 
 async def ask(body: dict[str, Any], *, correlation_id: str = "") -> Answer:
     """One attempt, without streaming, within LLM_ROUTING_TIMEOUT_SECONDS. Raises the LLMFault family only."""
-    voice = Voice(lambda text: None)
     try:
         if is_demo(body["model"]):
-            return await _demo(body, voice)
-        request = _Request(llm_upstream.here(), body, voice, correlation_id, streams=False)
+            return await _demo(body, _nobody_hears)
+        request = _Request(llm_upstream.here(), body, _nobody_hears, correlation_id, streams=False)
         return await request.attempt(settings.LLM_ROUTING_TIMEOUT_SECONDS)
     except Again as again:
         raise again.fault from None
@@ -77,11 +80,12 @@ async def ask(body: dict[str, Any], *, correlation_id: str = "") -> Answer:
 
 class _Request:
     def __init__(
-        self, upstream: Upstream, body: dict[str, Any], voice: Voice, correlation_id: str, *, streams: bool
+        self, upstream: Upstream, body: dict[str, Any], on_delta: OnDelta, correlation_id: str, *, streams: bool
     ) -> None:
         self.upstream = upstream
         self.body = body
-        self.voice = voice
+        self.on_delta = on_delta
+        self.spoken = False  # some text was handed on
         self.correlation_id = correlation_id
         self.streams = streams
 
@@ -96,7 +100,7 @@ class _Request:
             fault = error
         for model in others:
             late = spent_seconds + now() - began > settings.LLM_RETRY_BUDGET_SECONDS
-            if late or self.voice.spoken or not llm_failures.is_the_models(fault) or not await may_retry():
+            if late or self.spoken or not llm_failures.is_the_models(fault) or not await may_retry():
                 break
             logger.info("model: %s, %r is asked instead [%r]", fault.params.get("reason"), model, self.correlation_id)
             try:
@@ -120,7 +124,7 @@ class _Request:
             except Again as again:
                 delay, took = again.delay_seconds(attempt), now() - asked_at
                 late = spent_seconds + now() + delay + took - began > settings.LLM_RETRY_BUDGET_SECONDS
-                if late or attempt == MAX_ATTEMPTS or self.voice.spoken or not await may_retry():
+                if late or attempt == MAX_ATTEMPTS or self.spoken or not await may_retry():
                     raise again.fault from None
                 logger.info(
                     "model: %s, tried again in %.1f s [%r]", again.fault.params["reason"], delay, self.correlation_id
@@ -130,7 +134,7 @@ class _Request:
 
     async def attempt(self, total_seconds: float) -> Answer:
         bound = Bound(total_seconds, streams=self.streams)
-        reading = Reading(self.voice.say if self.streams else lambda text: None)
+        reading = Reading(self.on_delta if self.streams else _nobody_hears)
         try:
             async with bound.timer:
                 await self._exchange(reading, bound)
@@ -139,6 +143,8 @@ class _Request:
                 raise LLMTimeout(reason="silence") from None
         except WireBroken as error:
             self._broken(reading, error)
+        finally:
+            self.spoken = self.spoken or (self.streams and reading.spoken)
         return reading.assembly.answer()
 
     async def _exchange(self, reading: Reading, bound: Bound) -> None:
@@ -158,25 +164,20 @@ class _Request:
             raise LLMGarbage(reason="compressed, though asked not to be")
 
         def hear(data: bytes) -> None:
-            try:
-                reading.feed(data)
-            finally:  # what was said before something broke is shown
-                self.voice.flush()
+            reading.feed(data)
             bound.heard(reading)
 
         await answer.read(hear)
-        try:
-            reading.end()
-        finally:
-            self.voice.flush()
+        reading.end()
         if not self.streams:
             self._say_whole(reading.assembly.text())
 
     def _say_whole(self, text: str) -> None:
         if failure := llm_failures.proxy_failure(text):
             raise failure
-        self.voice.say(text)
-        self.voice.flush()
+        if text:
+            self.spoken = True
+            self.on_delta(text)
 
     def _payload(self) -> dict[str, Any]:
         payload = {**self.body, "stream": self.streams}
@@ -215,9 +216,9 @@ def is_demo(model: str) -> bool:
     return model == DEMO_MODEL and not settings.LLM_PROXY_URL
 
 
-async def _demo(body: dict[str, Any], voice: Voice) -> Answer:
+async def _demo(body: dict[str, Any], on_delta: OnDelta) -> Answer:
     assembly = Assembly()
     async for chunk in demo_model.chunks(body):
-        voice.say(assembly.add(chunk))
-        voice.flush()
+        if text := assembly.add(chunk):
+            on_delta(text)
     return assembly.answer()

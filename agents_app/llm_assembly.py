@@ -26,6 +26,11 @@ class Assembly:
     """Takes chunks in with `add_event` as they came or with `add`, a whole answer with `add_whole`; all return the text
     that is new."""
 
+    __slots__ = (
+        "_by_index", "_calls", "_legacy", "_likeness", "_most_bytes", "_reasoning", "_size_bytes", "_text",
+        "finish_reason", "model", "seen", "usage",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.finish_reason = ""
         self.model = ""
@@ -43,10 +48,21 @@ class Assembly:
     def add_event(self, event: bytes) -> str:
         """A chunk as JSON."""
         text = self._likeness.text_in(event)
-        if text is None:
-            return self._add_unlike(event)
-        text = _plain(text)
-        self._keep(self._text, text)
+        return self._add_unlike(event) if text is None else self._add_alike(text)
+
+    def add_read(self, data: bytes) -> str | None:
+        """What one read brought, where that is an event like those before it; None for anything else."""
+        text = self._likeness.text_in(data, framed=True)
+        return None if text is None else self._add_alike(text)
+
+    def _add_alike(self, text: str) -> str:
+        """As `_keep`, without a call for each token."""
+        if "\x00" in text:
+            text = _plain(text)
+        self._size_bytes += len(text) if text.isascii() else len(text.encode())
+        if self._size_bytes > self._most_bytes:
+            raise AnswerTooLong(limit=self._most_bytes)
+        self._text.append(text)
         return text
 
     def _add_unlike(self, event: bytes) -> str:

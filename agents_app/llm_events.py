@@ -22,6 +22,8 @@ class EventReader:
     text, and a character that was cut in two is whole again before anything is decoded.
     """
 
+    __slots__ = ("_after_cr", "_data", "_first_line", "_held_bytes", "_pieces")
+
     def __init__(self) -> None:
         self._pieces: list[bytes] = []  # of the line that has not ended
         self._data: list[bytes] = []  # the data lines of the event that has not ended
@@ -33,6 +35,11 @@ class EventReader:
     def begun(self) -> bool:
         """An event is under way: something came that is not a comment."""
         return bool(self._data) or (bool(self._pieces) and not self._pieces[0].startswith(b":"))
+
+    @property
+    def is_between(self) -> bool:
+        """Nothing is held: what comes next begins an event."""
+        return not (self._pieces or self._data or self._after_cr or self._first_line)
 
     def feed(self, data: bytes) -> list[bytes]:
         if data.startswith(b"data: ") and data.endswith(b"\n\n") and not self._after_cr and len(data) < MAX_EVENT_BYTES:

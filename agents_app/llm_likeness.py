@@ -13,22 +13,26 @@ import orjson
 
 LESSONS = 4  # of chunks that change from one to the next nothing is to be learnt: not tried for ever
 PROBE = "likeness"
+UNKNOWN = b"", b""
 
 
 class Likeness:
     """What the plain chunks of one answer have in common, as soon as it is known."""
 
+    __slots__ = ("_bare", "_framed", "_lessons")
+
     def __init__(self) -> None:
-        self._before = self._after = b""
+        self._bare = self._framed = UNKNOWN
         self._lessons = LESSONS
 
-    def text_in(self, event: bytes) -> str | None:
-        """The text of a chunk that is like the known one; None for any other."""
-        before, after = self._before, self._after
-        if not before or not event.startswith(before) or not event.endswith(after):
+    def text_in(self, data: bytes, *, framed: bool = False) -> str | None:
+        """The text of a chunk that is like the known one; None for any other. `framed`: of an event with its framing;
+        it is one and whole, since a string of JSON holds no line break."""
+        before, after = self._framed if framed else self._bare
+        if not before or not data.startswith(before) or not data.endswith(after):
             return None
         try:
-            text = orjson.loads(event[len(before) : -len(after)])
+            text = orjson.loads(data[len(before) : -len(after)])
         except orjson.JSONDecodeError:
             return None
         return text if type(text) is str else None
@@ -47,8 +51,8 @@ class Likeness:
         except orjson.JSONDecodeError:
             same = False
         if same:
-            self._before, self._after = before, after
+            self._bare, self._framed = (before, after), (b"data: " + before, after + b"\n\n")
 
     def forget(self) -> None:
         """What was known does not hold any more."""
-        self._before = b""
+        self._bare = self._framed = UNKNOWN

@@ -20,15 +20,20 @@ WIRE_FACTOR = 6
 
 
 class Reading:
-    """The bytes of one answer, an event stream or one JSON object, whichever it turns out to be."""
+    """The bytes of one answer, an event stream or one JSON object, whichever it turns out to be. `tell` is called once
+    a read, with all the text that it brought."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    __slots__ = ("_between", "_reader", "_sniffed", "_tell", "_whole", "assembly", "began", "done", "events", "spoken")
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
         self.assembly = Assembly()
         self.began = False  # the head of a success has come
         self.done = False
+        self.spoken = False  # some text was told
         self.events = 0
-        self._say = say
+        self._tell = tell
         self._reader = EventReader()
+        self._between = False  # the next read begins an event
         self._whole: bytearray | None = None
         self._sniffed = False
 
@@ -42,6 +47,16 @@ class Reading:
         return self.done or bool(self.assembly.finish_reason)
 
     def feed(self, data: bytes) -> None:
+        if self._between and data.count(b"\n") == 2 and (text := self.assembly.add_read(data)) is not None:
+            self.events += 1  # as nearly all reads of a slow answer: one more event like those before it
+            if text:
+                tell = self._tell  # Python 3.11 is slow to call what an attribute holds
+                tell(text)
+            return
+        self._feed(data)
+        self._between = self._whole is None and not self.done and self._reader.is_between
+
+    def _feed(self, data: bytes) -> None:
         if not self._sniffed and (start := data.removeprefix(BOM).lstrip()):
             self._sniffed = True
             self._whole = bytearray() if start.startswith(b"{") else None
@@ -63,13 +78,22 @@ class Reading:
         return None
 
     def _take(self, events: list[bytes]) -> None:
-        say, add = self._say, self.assembly.add_event
-        for event in events:
-            self.events += 1
-            if event == b"[DONE]":
-                self.done = True
-            elif not self.done and (text := add(event)):
-                say(text)
+        said: list[str] = []
+        add, keep = self.assembly.add_event, said.append
+        try:
+            for event in events:
+                self.events += 1
+                if event == b"[DONE]":
+                    self.done = True
+                elif not self.done:
+                    keep(add(event))
+        finally:  # what was said before something broke is shown
+            self._say("".join(said))
+
+    def _say(self, text: str) -> None:
+        if text:
+            self.spoken = True
+            self._tell(text)
 
     def _take_rest(self) -> None:
         """The last event, where only its blank line is missing; half an event is no garbage, it was cut."""
@@ -79,6 +103,8 @@ class Reading:
 
 class Bound:
     """The one timer of an attempt, re-armed as complete events come."""
+
+    __slots__ = ("_armed_at", "_closing", "_ends_at", "_events", "_idle_seconds", "_now", "timer")
 
     def __init__(self, total_seconds: float, *, streams: bool) -> None:
         self._now = asyncio.get_running_loop().time
@@ -93,7 +119,7 @@ class Bound:
     def heard(self, reading: Reading) -> None:
         """After each read. Only complete events count as life, not comments, not bytes that drip."""
         events = reading.events
-        if reading.finished:
+        if reading.done or reading.assembly.finish_reason:  # `finished`, without a call for each token
             self._close_in(DONE_GRACE_SECONDS if reading.done else USAGE_GRACE_SECONDS)
         elif events > self._events and (events or reading.under_way):
             self._events = events
@@ -110,20 +136,3 @@ class Bound:
     def _arm(self, when: float) -> None:
         if not self.timer.expired():
             self.timer.reschedule(min(when, self._ends_at))
-
-
-class Voice:
-    """Hands text on: all that one read brought in one call."""
-
-    def __init__(self, on_delta: Callable[[str], None]) -> None:
-        self.spoken = False
-        self._on_delta = on_delta
-        self._pieces: list[str] = []
-        self.say = self._pieces.append
-
-    def flush(self) -> None:
-        text = "".join(self._pieces)
-        self._pieces.clear()
-        if text:
-            self.spoken = True
-            self._on_delta(text)

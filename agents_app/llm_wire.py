@@ -27,6 +27,11 @@ class WireBroken(Exception):
 class Connection(asyncio.Protocol):
     """One connection, and the answer to its request: the head is there once `ask` returns, the body comes by `read`."""
 
+    __slots__ = (
+        "_body", "_error", "_head_bytes", "_hear", "_keeps_alive", "_open", "_over", "_parser", "_transport",
+        "_waiter", "headers", "status",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self._transport: Any = None
         self._open = False
@@ -88,12 +93,13 @@ class Connection(asyncio.Protocol):
 
     def _hand_on(self) -> None:
         """Lets the listener hear what there is of the body; the end is told after the last of it."""
-        if self._hear is None:
+        hear = self._hear  # Python 3.11 is slow to call what an attribute holds
+        if hear is None:
             return
         if self._body:
             data, self._body = b"".join(self._body) if len(self._body) > 1 else self._body[0], []
             try:
-                self._hear(data)
+                hear(data)
             except Exception as error:
                 self._fail(error)
         if self._over:

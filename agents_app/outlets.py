@@ -19,6 +19,8 @@ class Outlet:
     """The way out of one reader's text; `send` sends a piece of it with the cursor after it, when awaited. It begins in
     no task of its own: it may wait for futures, and use nothing that asks which task it is in, such as timeouts."""
 
+    __slots__ = ("_begun", "_error", "_send")
+
     def __init__(self, send: Callable[[str, str], Awaitable[None]]) -> None:
         self._send = send
         self._begun: tuple[Sending, Any] | None = None
@@ -27,7 +29,8 @@ class Outlet:
     def now(self, text: str, cursor: str) -> bool:
         """Sends a piece; False where that has not ended, or failed: then `settled` must be awaited before the next."""
         try:
-            sending = self._send(text, cursor).__await__()
+            send = self._send  # Python 3.11 is slow to call what an attribute holds
+            sending = send(text, cursor).__await__()
             self._begun = sending, sending.send(None)
         except StopIteration:
             return True

@@ -22,7 +22,6 @@ from agents_app.llm_types import Answer
 from agents_app.planning import Counters, Planner
 from sessions_app import clock, database, events, failpoints, history, speech, steps, toolcalls
 from sessions_app.errors import (
-    AnswerTooLong,
     ContextTooLong,
     LeaseLost,
     LLMFault,
@@ -92,6 +91,12 @@ class Request:
 class Turn:
     """One run at work in this process."""
 
+    __slots__ = (
+        "_growing", "_held", "_saved", "_spoken", "_stopped", "_task", "agent", "answering", "began", "counters",
+        "ended_with", "fault_code", "first_token_ms", "leased_until", "queue_behind", "request", "run",
+        "sample", "session", "stopped_by", "traceparent", "work",
+    )  # fmt: skip
+
     def __init__(self, work: Work) -> None:
         self.work: Work | None = work
         self.run: Run = work.run
@@ -99,8 +104,6 @@ class Turn:
         self.counters = Counters(work.run.steps, work.run.switches, work.run.mistakes)
         self.sample = next((row.content for row in reversed(work.history) if row.role == Message.USER), "")
         self.request: Request | None = None
-        self.text_bytes = 0
-        self._most_bytes = settings.MAX_ANSWER_BYTES  # Django's settings are slow to ask for each token
         self.began = time.monotonic()
         self.queue_behind = False
         self.agent = self.traceparent = ""
@@ -111,6 +114,7 @@ class Turn:
         self.leased_until = time.monotonic() + lease_left(work.run)
         self._held: list[str] = []
         self._growing: live.Growing | None = None  # the open message's text
+        self._spoken = False  # the model, in the request that runs
         self._saved = (0, 0)
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -220,7 +224,6 @@ class Turn:
 
     async def _answer(self, work: Work) -> Answer:
         """The model's answer, streamed; the oldest exchanges are left out when it does not fit."""
-        self.text_bytes = 0
         entries = history.build(work.history)
         if settings.LLM_CONTEXT_TOKENS:
             entries = await self._trim(entries, room_for_history(self.answering))
@@ -228,7 +231,7 @@ class Turn:
             try:
                 return await self._stream(self.answering, entries)
             except ContextTooLong:
-                if self.text_bytes:
+                if self._spoken:
                     raise
                 before = history.size(entries)
                 entries = await self._trim(entries, before // 2)
@@ -244,7 +247,7 @@ class Turn:
         return kept
 
     async def _stream(self, agent: agents.Agent, entries: list[dict[str, Any]]) -> Answer:
-        self.request = Request.start(LLMRequest.ANSWER, agent)
+        self.request, self._spoken = Request.start(LLMRequest.ANSWER, agent), False
         remaining = settings.MAX_TURN_SECONDS - self.run.active_seconds - (time.monotonic() - self.began)
         if remaining <= 0:  # the model is not asked: it might be quicker than any timer
             raise _too_long()
@@ -272,19 +275,20 @@ class Turn:
 
     def _hear(self, text: str) -> None:
         """Called with each piece of the answer as it arrives."""
-        request = self.request
-        if request is not None and request.first_token_ms is None:
-            request.first_token_ms = request.elapsed_ms()
-            self.first_token_ms = self.first_token_ms or round((time.monotonic() - self.began) * 1000)
-        self.text_bytes += len(text) if text.isascii() else len(text.encode())
-        if self.text_bytes > self._most_bytes:
-            raise AnswerTooLong(limit=self._most_bytes)
+        if not self._spoken:
+            self._spoke_first()
         # A process that was frozen, or has lost the database, may have lost the run: nobody sees what is not stored.
         if time.monotonic() > self.leased_until:
             self._held.append(text)
         elif self._growing is not None:
             self._growing.grow(text)
         failpoints.hit("token")
+
+    def _spoke_first(self) -> None:
+        self._spoken = True
+        if self.request is not None:
+            self.request.first_token_ms = self.request.elapsed_ms()
+        self.first_token_ms = self.first_token_ms or round((time.monotonic() - self.began) * 1000)
 
     # --- routing ---
 

@@ -149,6 +149,8 @@ class Gate:
 class _Answer:
     """Sends the answer with the headers that every answer carries."""
 
+    __slots__ = ("_extra", "_scope", "_send", "_started")
+
     def __init__(self, send: Send, scope: Scope, standing: Standing | None) -> None:
         self._send, self._scope = send, scope
         self._extra: Headers = [(b"x-request-id", scope["correlation_id"].encode())]
@@ -156,12 +158,14 @@ class _Answer:
         self._extra += operators.PAGE_HEADERS if ADMIN.fullmatch(scope["path"]) else []
         self._started = False
 
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+    def send(self, message: Message) -> Awaitable[None]:
+        """No coroutine around the server's own: one of these is made for each token."""
+        send = self._send
+        if not self._started and message["type"] == "http.response.start":
             self._started = True
             self._scope["status"] = message["status"]
             message["headers"] = [*message.get("headers", ()), *self._extra]
-        await self._send(message)
+        return send(message)
 
     async def json(
         self, status: int, value: Any, headers: Iterable[tuple[bytes, bytes]] = (), *, more: bool = False

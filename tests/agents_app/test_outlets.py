@@ -212,24 +212,32 @@ async def test_what_a_reader_does_not_take_itself_waits_for_it() -> None:
         offered.append((message_id, start, text))
         return False
 
-    assert not inbox.heard_at_once(1, 8, "w")  # nobody waits
+    live.subscribe(1, inbox)
+    growing = live.open_text(1, 1)
+    growing.grow("w")  # nobody waits
+    assert inbox.take() == ([Delta(1, 0, "w")], False)
     waiting = asyncio.create_task(inbox.wait(30.0, refuses))
     await asyncio.sleep(0)
-    assert not inbox.heard_at_once(1, 9, "x")
-    inbox.push(Delta(1, 9, "x"))
-    assert not inbox.heard_at_once(1, 10, "y")  # nothing goes past what waits
+    growing.grow("x")
+    growing.grow("y")  # nothing goes past what waits
     assert await waiting
-    assert offered == [(1, 9, "x")]
-    assert inbox.take() == ([Delta(1, 9, "x")], False)
+    assert offered == [(1, 1, "x")]
+    assert inbox.take() == ([Delta(1, 1, "x"), Delta(1, 2, "y")], False)
+    live.close_text(1, 1)
+    live.unsubscribe(1, inbox)
 
 
 async def test_text_that_was_taken_at_once_is_no_silence() -> None:
     inbox = live.Inbox()
+    live.subscribe(1, inbox)
+    growing = live.open_text(1, 1)
     waiting = asyncio.create_task(inbox.wait(0.2, lambda message_id, start, text: True))
     await asyncio.sleep(0.01)
     silent_until = inbox._until
-    assert inbox.heard_at_once(1, 0, "a")
-    assert inbox._until > silent_until
+    growing.grow("a")
     assert not await waiting
+    assert inbox._until >= silent_until + 0.2  # once more as long
     assert asyncio.get_running_loop().time() >= inbox._until
     assert inbox.take() == ([], False)
+    live.close_text(1, 1)
+    live.unsubscribe(1, inbox)
