@@ -134,40 +134,36 @@ class _Request:
 
     async def attempt(self, total_seconds: float) -> Answer:
         bound = Bound(total_seconds, streams=self.streams)
-        reading = Reading(self.on_delta if self.streams else _nobody_hears)
+        reading = Reading(self.on_delta if self.streams else _nobody_hears, bound)
         try:
             async with bound.timer:
-                await self._exchange(reading, bound)
+                await self._exchange(reading)
         except TimeoutError:
             if not reading.finished:
                 raise LLMTimeout(reason="silence") from None
         except WireBroken as error:
             self._broken(reading, error)
         finally:
+            bound.close()
             self.spoken = self.spoken or (self.streams and reading.spoken)
         return reading.assembly.answer()
 
-    async def _exchange(self, reading: Reading, bound: Bound) -> None:
+    async def _exchange(self, reading: Reading) -> None:
         payload = self._payload()
         async with self.upstream.asked(payload, self.correlation_id) as answer:
             if 200 <= answer.status < 300:
                 reading.began = True
-                return await self._read(answer, reading, bound)
+                return await self._read(answer, reading)
             error = await _start_of(answer, ERROR_BYTES)
         if "stream_options" in payload and llm_failures.is_about_stream_options(answer.status, error):
             self.upstream.takes_stream_options = False
-            return await self._exchange(reading, bound)
+            return await self._exchange(reading)
         raise llm_failures.failure_of(answer.status, error, answer.headers.get("retry-after"))
 
-    async def _read(self, answer: Connection, reading: Reading, bound: Bound) -> None:
+    async def _read(self, answer: Connection, reading: Reading) -> None:
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise LLMGarbage(reason="compressed, though asked not to be")
-
-        def hear(data: bytes) -> None:
-            reading.feed(data)
-            bound.heard(reading)
-
-        await answer.read(hear)
+        await answer.read(reading.feed)
         reading.end()
         if not self.streams:
             self._say_whole(reading.assembly.text())

@@ -47,16 +47,15 @@ class Assembly:
 
     def add_event(self, event: bytes) -> str:
         """A chunk as JSON."""
-        text = self._likeness.text_in(event)
-        return self._add_unlike(event) if text is None else self._add_alike(text)
+        text = self.add_alike(event)
+        return self._add_unlike(event) if text is None else text
 
-    def add_read(self, data: bytes) -> str | None:
-        """What one read brought, where that is an event like those before it; None for anything else."""
-        text = self._likeness.text_in(data, framed=True)
-        return None if text is None else self._add_alike(text)
-
-    def _add_alike(self, text: str) -> str:
-        """As `_keep`, without a call for each token."""
+    def add_alike(self, data: bytes, *, framed: bool = False) -> str | None:
+        """A chunk like those before it, `framed` as an event or not; None, and nothing is added, for any other."""
+        text = self._likeness.text_in(data, framed=framed)
+        if text is None:
+            return None
+        # As `_plain` and `_keep`, without their calls for each token.
         if "\x00" in text:
             text = _plain(text)
         self._size_bytes += len(text) if text.isascii() else len(text.encode())

@@ -14,24 +14,26 @@ from sessions_app.errors import LLMCut, LLMGarbage
 
 USAGE_GRACE_SECONDS = 5  # for what may follow the finish reason
 DONE_GRACE_SECONDS = 0.25  # for the end of the body: a connection that was read to its end is used again
-LATENESS = 1 / 16  # of the idle bound; lets the timer be re-armed rarely
+LATENESS = 1 / 16  # of the idle bound, between two looks
 # JSON may spend six bytes on one of text, and something on the frame around it.
 WIRE_FACTOR = 6
 
 
 class Reading:
     """The bytes of one answer, an event stream or one JSON object, whichever it turns out to be. `tell` is called once
-    a read, with all the text that it brought."""
+    a read, with all the text that it brought; `bound` hears of all reads but those that are like the ones before."""
 
-    __slots__ = ("_between", "_reader", "_sniffed", "_tell", "_whole", "assembly", "began", "done", "events", "spoken")
+    __slots__ = (
+        "_between", "_bound", "_reader", "_sniffed", "_tell", "_whole", "assembly", "began", "done", "events", "spoken",
+    )  # fmt: skip
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], bound: Bound) -> None:
         self.assembly = Assembly()
         self.began = False  # the head of a success has come
         self.done = False
         self.spoken = False  # some text was told
         self.events = 0
-        self._tell = tell
+        self._tell, self._bound = tell, bound
         self._reader = EventReader()
         self._between = False  # the next read begins an event
         self._whole: bytearray | None = None
@@ -47,14 +49,19 @@ class Reading:
         return self.done or bool(self.assembly.finish_reason)
 
     def feed(self, data: bytes) -> None:
-        if self._between and data.count(b"\n") == 2 and (text := self.assembly.add_read(data)) is not None:
+        if (
+            self._between
+            and data.count(b"\n") == 2
+            and (text := self.assembly.add_alike(data, framed=True)) is not None
+        ):
             self.events += 1  # as nearly all reads of a slow answer: one more event like those before it
             if text:
                 tell = self._tell  # Python 3.11 is slow to call what an attribute holds
                 tell(text)
             return
         self._feed(data)
-        self._between = self._whole is None and not self.done and self._reader.is_between
+        self._between = self._whole is None and not self.finished and self._reader.is_between
+        self._bound.heard(self)
 
     def _feed(self, data: bytes) -> None:
         if not self._sniffed and (start := data.removeprefix(BOM).lstrip()):
@@ -102,36 +109,46 @@ class Reading:
 
 
 class Bound:
-    """The one timer of an attempt, re-armed as complete events come."""
+    """The one timer of an attempt, re-armed while complete events come: that is looked at once in a while, since a good
+    part of a token's cost was to note when it came."""
 
-    __slots__ = ("_armed_at", "_closing", "_ends_at", "_events", "_idle_seconds", "_now", "timer")
+    __slots__ = ("_closing", "_ends_at", "_events", "_idle_seconds", "_loop", "_next_look", "timer")
 
     def __init__(self, total_seconds: float, *, streams: bool) -> None:
-        self._now = asyncio.get_running_loop().time
-        self._ends_at = self._now() + total_seconds
-        self._armed_at = 0.0
-        self._events = -1  # complete ones heard of; -1: not even a part of one
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._ends_at = now + total_seconds
         self._idle_seconds = settings.LLM_IDLE_TIMEOUT_SECONDS if streams else total_seconds
         first_seconds = settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS if streams else total_seconds
-        self.timer = asyncio.timeout_at(min(self._now() + first_seconds, self._ends_at))
+        self.timer = asyncio.timeout_at(min(now + first_seconds, self._ends_at))
+        self._events = -1  # complete ones at the last look; -1: not even a part of one
+        self._next_look: asyncio.TimerHandle | None = None
         self._closing = 0.0
 
     def heard(self, reading: Reading) -> None:
-        """After each read. Only complete events count as life, not comments, not bytes that drip."""
-        events = reading.events
-        if reading.done or reading.assembly.finish_reason:  # `finished`, without a call for each token
+        """After a read that may have been the first, or the last, to bring something."""
+        if reading.finished:
             self._close_in(DONE_GRACE_SECONDS if reading.done else USAGE_GRACE_SECONDS)
-        elif events > self._events and (events or reading.under_way):
-            self._events = events
-            now = self._now()
-            if now - self._armed_at > self._idle_seconds * LATENESS:
-                self._armed_at = now
-                self._arm(now + self._idle_seconds * (1 + LATENESS))
+        elif self._next_look is None and reading.under_way:
+            self._look(reading)
+
+    def close(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+
+    def _look(self, reading: Reading) -> None:
+        """Only complete events count as life, not comments, not bytes that drip."""
+        if self._closing:
+            return
+        if reading.events > self._events:
+            self._events = reading.events
+            self._arm(self._loop.time() + self._idle_seconds * (1 + LATENESS))
+        self._next_look = self._loop.call_later(self._idle_seconds * LATENESS, self._look, reading)
 
     def _close_in(self, grace_seconds: float) -> None:
         if self._closing != grace_seconds:
             self._closing = grace_seconds
-            self._arm(self._now() + min(grace_seconds, self._idle_seconds))
+            self._arm(self._loop.time() + min(grace_seconds, self._idle_seconds))
 
     def _arm(self, when: float) -> None:
         if not self.timer.expired():

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 Sending = Generator[Any, Any, None]  # what awaiting a `send` runs
+SENT = object()
 
 
 class Outlet:
@@ -31,9 +32,10 @@ class Outlet:
         try:
             send = self._send  # Python 3.11 is slow to call what an attribute holds
             sending = send(text, cursor).__await__()
-            self._begun = sending, sending.send(None)
-        except StopIteration:
-            return True
+            waits_for = next(sending, SENT)  # as `send(None)`, without an exception made to say that it is over
+            if waits_for is SENT:
+                return True
+            self._begun = sending, waits_for
         except Exception as error:  # whoever speaks is not to blame: the reader's own task hears of it
             self._error = error
         except asyncio.CancelledError:  # of what the sending waited for: it is nobody's task that was cancelled
