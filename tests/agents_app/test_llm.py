@@ -340,6 +340,11 @@ SILENCES = {
     "after the head": (hang_after(0), "", "LLM_FIRST_BYTE_TIMEOUT_SECONDS"),
     "comments only": (Reply([b": ping\n\n", Gate()]), "", "LLM_FIRST_BYTE_TIMEOUT_SECONDS"),
     "after text": (hang_after(2), "one two ", "LLM_IDLE_TIMEOUT_SECONDS"),
+    "after text that came for longer": (
+        Reply([*[part for n in range(8) for part in (chunk({"content": str(n)}), Pause(0.06))], Gate()]),
+        "01234567",
+        "LLM_IDLE_TIMEOUT_SECONDS",
+    ),
     "in the first event": (Reply([b"data: {", Gate()]), "", "LLM_IDLE_TIMEOUT_SECONDS"),
     "dripped": (drip(text("Hello"), every_seconds=0.02), "", "LLM_IDLE_TIMEOUT_SECONDS"),
     "comments after text": (
