@@ -1,8 +1,9 @@
-"""An answer's bytes mean the same wherever the reads cut them, also where one read is one event like those before it."""
+"""An answer's bytes mean the same wherever the reads cut them, also where a read is one event like those before it."""
 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_reads_may_cut_anywhere(data: st.DataObject) -> None:
     inside = st.integers(0, len(whole)) if whole else st.just(0)
     ends = [sum(map(len, events[: n + 1])) for n in range(len(events))]
     cuts = sorted({0, len(whole), *data.draw(st.lists(inside | st.sampled_from(ends or [0]), max_size=12))})
-    told, reading, _ = read([whole[a:b] for a, b in zip(cuts, cuts[1:], strict=False)])
+    told, reading, _ = read([whole[a:b] for a, b in pairwise(cuts)])
     plain = Assembly()
     assert "".join(told) == "".join(plain.add(loads(event)) for event in EventReader()._feed(whole))
     assert reading.assembly.text() == plain.text() == "".join(told)
