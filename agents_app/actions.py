@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.utils import timezone
 
 from agents_app import agents, frames, jobs, messages, observing, policy, tools
@@ -21,6 +20,7 @@ from agents_app.supervisor import supervisor
 from agents_app.tools import ToolRefused
 from sessions_app import answers, database, failpoints, owners, runs, services, speech
 from sessions_app.answers import Decision, Result
+from sessions_app.conf import settings
 from sessions_app.errors import (
     AgentSwitchRefused,
     ArgumentsRefused,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from django.conf import settings
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 from rest_framework.permissions import AllowAny
@@ -15,6 +14,7 @@ from rest_framework.response import Response
 from agents_app.asyncapi_messages import HEARD, JSON, LOG_HEARD, SAID, SOCKET_HEARD, SOCKET_SAID, Group
 from agents_app.tools.declaration import PlainSchema
 from sessions_app.api import RESTView
+from sessions_app.conf import settings
 
 SCHEMAS = "#/components/schemas/"
 MESSAGES = "#/components/messages/"

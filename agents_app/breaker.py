@@ -19,12 +19,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from django.conf import settings
 from django.utils import timezone
 
 from agents_app import llm
 from sessions_app import breakers, database
 from sessions_app.breakers import Circuit, Verdict
+from sessions_app.conf import settings
 from sessions_app.errors import (
     AnswerTooLong,
     ContextTooLong,

@@ -4,11 +4,11 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
-from django.conf import settings
 from django.core import checks
 from django.db import connection
 
 from agents_app import agents, definitions
+from sessions_app.conf import settings
 from sessions_app.legacy import recognised
 from sessions_app.models import AgentVersion
 

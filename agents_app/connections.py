@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.conf import settings
+from sessions_app.conf import settings
 
 _open: Counter[str] = Counter()
 

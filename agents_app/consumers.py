@@ -16,7 +16,6 @@ from urllib.parse import parse_qs
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.http import AsyncHttpConsumer
-from django.conf import settings
 
 from agents_app import actions, connections, frames, messages, ratelimits, reader, tracing
 from agents_app.actions import Caller, Told
@@ -25,6 +24,7 @@ from agents_app.outlets import Outlet
 from agents_app.ratelimits import Standing
 from agents_app.reader import Reader
 from sessions_app import answers, database, strict_json
+from sessions_app.conf import settings
 from sessions_app.errors import RuntimeFault, TooManySockets
 from sessions_app.session_ids import MAX_CHARACTERS, from_path
 

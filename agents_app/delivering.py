@@ -21,14 +21,13 @@ from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 
-import structlog
-from django.conf import settings
 from django.db import connections
 
 from agents_app import handlers, jobs, webhooks
 from agents_app.handlers import Handler, NotDelivered, Undeliverable
-from sessions_app import database, deliveries, events
+from sessions_app import database, deliveries, events, lines
 from sessions_app import webhooks as stored_webhooks
+from sessions_app.conf import settings
 from sessions_app.deliveries import RetryPolicy
 from sessions_app.errors import RuntimeFault
 from sessions_app.models import DeliveryState, Event, EventDelivery, Session
@@ -173,10 +172,7 @@ class Courier:
 
     async def _attempt(self, handler: Handler, delivery: EventDelivery) -> None:
         event = delivery.event
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(
-            correlation_id=event.correlation_id, session_id=event.session.session_id, handler=handler.name
-        )
+        lines.are_about(correlation_id=event.correlation_id, session_id=event.session.session_id, handler=handler.name)
         try:
             error = await self._outcome(handler, delivery)
             if error is None:

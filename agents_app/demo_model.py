@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.conf import settings
-
 from agents_app import demo_files, demo_requests, demo_results, demo_texts, routing
+from sessions_app.conf import settings
 
 MODEL = "fake-llm"
 

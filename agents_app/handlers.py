@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
-from django.conf import settings
-
 from sessions_app import events
+from sessions_app.conf import settings
 from sessions_app.deliveries import RetryPolicy
 from sessions_app.models import Event
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from django.conf import settings
 from django.db import OperationalError
 
 from sessions_app import database, events, handover
+from sessions_app.conf import settings
 from sessions_app.models import HANDED_OVER
 from sessions_app.steps import Outcome
 

@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from django.conf import settings
-
 from agents_app import demo_model, llm_failures, llm_upstream
 from agents_app.llm_assembly import Assembly
 from agents_app.llm_failures import MAX_ATTEMPTS, Again
@@ -23,6 +21,7 @@ from agents_app.llm_types import RequestedCall as RequestedCall
 from agents_app.llm_types import Usage as Usage
 from agents_app.llm_upstream import Upstream
 from agents_app.llm_wire import Connection, WireBroken
+from sessions_app.conf import settings
 from sessions_app.errors import AnswerTooLong, LLMCut, LLMFault, LLMGarbage, LLMTimeout, LLMUnavailable
 
 DEMO_MODEL = "fake-llm"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.conf import settings
-
 from agents_app.llm_events import loads
 from agents_app.llm_failures import failure_told
 from agents_app.llm_likeness import Likeness
 from agents_app.llm_types import Answer, RequestedCall, Usage
+from sessions_app.conf import settings
 from sessions_app.errors import AnswerTooLong, LLMFault, LLMGarbage, LLMOutputLimit, LLMRefused
 
 JSON = dict[str, Any]

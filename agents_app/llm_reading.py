@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from django.conf import settings
-
 from agents_app.llm_assembly import Assembly
 from agents_app.llm_events import BOM, MAX_EVENT_BYTES, EventReader, loads
+from sessions_app.conf import settings
 from sessions_app.errors import LLMCut, LLMGarbage
 
 USAGE_GRACE_SECONDS = 5  # for what may follow the finish reason

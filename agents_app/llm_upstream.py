@@ -15,11 +15,11 @@ from weakref import WeakKeyDictionary
 
 import httpx
 import orjson
-from django.conf import settings
 
 from agents_app import tracing
 from agents_app.llm_events import loads
 from agents_app.llm_wire import Connection, Pool, WireBroken
+from sessions_app.conf import settings
 from sessions_app.errors import LLMGarbage, LLMUnavailable
 
 PROBE_SECONDS = 2

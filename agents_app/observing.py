@@ -7,12 +7,11 @@ import time
 from contextvars import ContextVar
 from datetime import datetime
 
-import structlog
 from django.utils import timezone
 
 from agents_app import genai, tracing
 from agents_app.runner import Turn
-from sessions_app import database, events
+from sessions_app import database, events, lines
 from sessions_app.errors import RuntimeFault
 from sessions_app.lines import Line
 from sessions_app.models import Run, ToolCall, ToolCallState
@@ -43,10 +42,7 @@ def stored(run: Run, what: str, began: datetime) -> None:
 async def go(turn: Turn) -> None:
     """Runs the turn to its end, or until it waits for its client."""
     run = turn.run
-    structlog.contextvars.clear_contextvars()  # the task may be another message's: of the one that ended before
-    structlog.contextvars.bind_contextvars(
-        correlation_id=run.correlation_id, session_id=turn.session.session_id, run_id=run.pk
-    )
+    lines.are_about(correlation_id=run.correlation_id, session_id=turn.session.session_id, run_id=run.pk)
     began = time.monotonic()
     if tracing.on():
         await _tell_of_the_wait(run)

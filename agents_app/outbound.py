@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import httpx
-from django.conf import settings
+
+from sessions_app.conf import settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 CONNECT_SECONDS = 5

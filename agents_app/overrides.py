@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from difflib import unified_diff
 from typing import Any
 
-from django.conf import settings
 from django.utils.translation import gettext as _
 
 from agents_app import globs, llm, tools
@@ -23,6 +22,7 @@ from agents_app.paths import PathRefused, check_characters
 from agents_app.tools import Tool
 from agents_app.tools.declaration import CONTROL, UNSTORABLE
 from sessions_app.agent_versions import PARTS
+from sessions_app.conf import settings
 from sessions_app.models import ORCHESTRATOR
 
 MAX_PROMPT_CHARACTERS, MAX_PROMPT_LINES = 50_000, 2_000

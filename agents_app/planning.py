@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.conf import settings
-
 from agents_app import agents, tools
 from agents_app.agents import Agent
 from agents_app.llm_types import RequestedCall
 from agents_app.policy import RuleSet
 from agents_app.tools import Tool, ToolRefused
 from sessions_app import strict_json
+from sessions_app.conf import settings
 from sessions_app.errors import MistakeLimit, RuntimeFault, SwitchLimit
 from sessions_app.toolcalls import Plan, Planned
 

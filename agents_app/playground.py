@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.conf import settings
 from django.utils.translation import gettext as _
 
 from agents_app import breaker, llm, tools
@@ -22,6 +21,7 @@ from agents_app.llm_types import RequestedCall, Usage
 from agents_app.runner import model_of, request_body
 from agents_app.tools import ToolRefused
 from sessions_app import strict_json
+from sessions_app.conf import settings
 from sessions_app.errors import AnswerTooLong, LLMTimeout, RuntimeFault
 
 logger = logging.getLogger(__name__)

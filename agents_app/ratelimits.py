@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass
 from functools import cache
 
-from django.conf import settings
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage, Storage
 
 from sessions_app import owners
+from sessions_app.conf import settings
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
-from django.conf import settings
 from django.utils import timezone
 
 from agents_app import agents, breaker, definitions, genai, live, llm, planning, policy, routing, tools, tracing
 from agents_app.llm_types import Answer
 from agents_app.planning import Counters, Planner
 from sessions_app import clock, database, events, failpoints, history, speech, steps, toolcalls
+from sessions_app.conf import settings
 from sessions_app.errors import (
     ContextTooLong,
     LeaseLost,

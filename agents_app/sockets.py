@@ -12,7 +12,6 @@ from typing import Any
 from channels.consumer import get_handler_name
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.conf import settings
 
 from agents_app import actions, connections, consumers, frames, messages, ratelimits
 from agents_app.actions import Told
@@ -22,6 +21,7 @@ from agents_app.outlets import Outlet
 from agents_app.reader import Reader
 from agents_app.supervisor import supervisor
 from sessions_app import database, runs, speech, strict_json
+from sessions_app.conf import settings
 from sessions_app.errors import MessageInvalid, NotPermitted, RateLimited, RuntimeFault, SessionNotFound
 from sessions_app.session_ids import is_session_id
 

@@ -15,8 +15,6 @@ from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from django.conf import settings
-
 from agents_app import breaker, definitions, jobs, live, llm, observing, sharing, tracing, vitals
 from agents_app.batching import batcher
 from agents_app.cleaning import cleaner
@@ -37,6 +35,7 @@ from sessions_app import (
     places,
     runs,
 )
+from sessions_app.conf import settings
 from sessions_app.errors import RunCancelled, RunInterrupted, RuntimeFault
 from sessions_app.models import HANDED_OVER, Event, Run, RunState, Session
 from sessions_app.steps import Work

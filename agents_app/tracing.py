@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Self
 
-from django.conf import settings
-
 from agents_app.genai import ERROR_TYPE
+from sessions_app.conf import settings
 
 logger = logging.getLogger(__name__)
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

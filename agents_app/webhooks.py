@@ -13,7 +13,6 @@ import uuid
 from functools import partial
 from typing import Any
 
-from django.conf import settings
 from django.utils import timezone
 
 from agents_app import outbound
@@ -21,6 +20,7 @@ from agents_app.handlers import Handler, NotDelivered, Undeliverable
 from agents_app.outbound import Answer
 from sessions_app import database, sealing
 from sessions_app import webhooks as stored
+from sessions_app.conf import settings
 from sessions_app.deliveries import RetryPolicy
 from sessions_app.models import Event, Message, Webhook
 

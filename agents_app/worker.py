@@ -10,7 +10,6 @@ import logging
 import signal
 from contextlib import suppress
 
-from django.conf import settings
 from procrastinate import App, PsycopgConnector
 from procrastinate.contrib.django import connector_params
 from procrastinate.exceptions import ConnectorException
@@ -21,6 +20,7 @@ from agents_app import jobs
 from agents_app.delivering import courier
 from agents_app.supervisor import supervisor
 from sessions_app import database
+from sessions_app.conf import settings
 from sessions_app.errors import RuntimeFault
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import structlog
-
 from runtime_project.origin import Scope
+from sessions_app import lines
 from sessions_app.lines import Line
 
 log = logging.getLogger("access")
@@ -22,8 +21,7 @@ def told(scope: Scope) -> Iterator[None]:
 
     The path without its query, which is none of a log's business; `scope["status"]` is what was answered.
     """
-    structlog.contextvars.clear_contextvars()  # a connection's next request begins in the context of its last one
-    structlog.contextvars.bind_contextvars(correlation_id=scope["correlation_id"])
+    lines.are_about(correlation_id=scope["correlation_id"])
     began = time.perf_counter()
     try:
         yield

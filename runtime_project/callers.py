@@ -10,13 +10,13 @@ from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user_model
 
 from runtime_project import tokens
 from runtime_project.keyring import keyring
 from runtime_project.origin import Scope, headers_of
 from sessions_app import audit, database, owners
+from sessions_app.conf import settings
 from sessions_app.errors import RuntimeFault
 from sessions_app.keys import ENVIRONMENT
 

@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from django.conf import settings
-
 from agents_app import ratelimits
 from agents_app.ratelimits import Standing
 from agents_app.supervisor import supervisor
@@ -23,6 +21,7 @@ from runtime_project.callers import NOBODY, principal_of
 from runtime_project.origin import Scope, address_of, correlation_id, headers_of
 from runtime_project.sentinel import NOT_AUTHENTICATED, Message, Receive, Send
 from sessions_app import correlation, owners, strict_json
+from sessions_app.conf import settings
 from sessions_app.errors import RuntimeFault
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]

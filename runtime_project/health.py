@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any
 
 import redis
-from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse
@@ -28,6 +27,7 @@ from runtime_project import probes
 from runtime_project.probes import Probe
 from sessions_app import breakers, database, gauges, owners
 from sessions_app.api import RESTView
+from sessions_app.conf import settings
 from sessions_app.models import BreakerState, Session
 
 ANSWER_SECONDS = 0.7  # of the second that an answer may take

@@ -12,10 +12,10 @@ import logging
 import time
 from contextlib import suppress
 
-from django.conf import settings
 from django.utils import timezone
 
 from sessions_app import database, keys
+from sessions_app.conf import settings
 from sessions_app.errors import RuntimeFault
 from sessions_app.keys import ENVIRONMENT, Known
 

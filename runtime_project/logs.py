@@ -14,14 +14,16 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import orjson
 import structlog
 from structlog.typing import EventDict
 
+from sessions_app import lines
 from sessions_app.lines import Line
 
 REDACTED = "[redacted]"
@@ -64,10 +66,7 @@ def config(*, level: str, form: str, secrets: Iterable[str]) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "filters": {"told_elsewhere": {"()": ToldElsewhere}},
         "formatters": {
-            "line": {
-                "()": Lines,
-                "processors": _pipeline(readable, verbose=level == "DEBUG", by_heart=by_heart),
-            }
+            "line": {"()": Lines, "readable": readable, "verbose": level == "DEBUG", "by_heart": by_heart},
         },
         "handlers": {
             "stderr": {"()": Together, "formatter": "line", "filters": ["told_elsewhere"]},
@@ -123,24 +122,32 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 class Lines(logging.Formatter):
-    """What structlog's ProcessorFormatter does, without a copy of each record: here is one handler, and it reads a
-    record once."""
+    """Makes a line of what any logger was given. By hand for what structlog has processors for: this is passed twice a
+    turn, and here is one formatter."""
 
-    def __init__(self, processors: list[Any]) -> None:
+    def __init__(self, *, readable: bool, verbose: bool, by_heart: re.Pattern[str] | None) -> None:
         super().__init__()
-        self._processors = processors
+        self._verbose, self._by_heart = verbose, by_heart
+        self._write = _as_text() if readable else _as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        if isinstance(record.msg, Line):
-            line: Any = {**record.msg, "_record": record, "_from_structlog": True}
-        else:
-            line = {"event": record.getMessage(), "_record": record, "_from_structlog": False}
-            line |= {"exc_info": record.exc_info} if record.exc_info else {}
-            line = _with_extras(logging.root, "", line)
-        method = record.levelname.lower()
-        for process in self._processors:
-            line = process(None, method, line)
-        return str(line)
+        line: EventDict = {**record.msg} if isinstance(record.msg, Line) else _of_a_library(record)
+        for name, value in lines.common().items():
+            line.setdefault(name, value)
+        line["level"], line["logger"] = record.levelname.lower(), record.name
+        line["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        if "exc_info" in line:
+            _tell_exception(line, verbose=self._verbose)
+        return self._write(_without_secrets(line, self._by_heart))
+
+
+def _of_a_library(record: logging.LogRecord) -> EventDict:
+    """A line of somebody else's: its text, and what it was given beside."""
+    line = _with_extras(logging.root, "", {"event": record.getMessage(), "_record": record})
+    del line["_record"]
+    if record.exc_info:
+        line["exc_info"] = record.exc_info
+    return dict(line)
 
 
 _with_extras = structlog.stdlib.ExtraAdder()
@@ -153,26 +160,10 @@ class ToldElsewhere(logging.Filter):
         return record.name != "django.request" or bool(record.exc_info)
 
 
-def _pipeline(readable: bool, *, verbose: bool, by_heart: re.Pattern[str] | None) -> list[Any]:
-    written: list[Any] = [_escaped, structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-    )] if readable else [_as_json]  # fmt: skip
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        functools.partial(_with_exception, verbose),
-        functools.partial(_without_secrets, by_heart),
-        *written,
-    ]
-
-
 # --- what must not be written ------------------------------------------------------------------------------------
 
 
-def _without_secrets(by_heart: re.Pattern[str] | None, _: Any, __: str, line: EventDict) -> EventDict:
+def _without_secrets(line: EventDict, by_heart: re.Pattern[str] | None) -> EventDict:
     line.pop("color_message", None)  # of uvicorn: the event once more
     if line.get("logger") == "asyncio":  # the lines after the first show the exception of a task, with its words
         line["event"] = str(line["event"]).partition("\n")[0]
@@ -234,14 +225,13 @@ def _redacted(found: re.Match[str]) -> str:
     return (found["before"] or found["address"] or "") + REDACTED
 
 
-def _with_exception(verbose: bool, _: Any, __: str, line: EventDict) -> EventDict:
-    given = line.pop("exc_info", None)
+def _tell_exception(line: EventDict, *, verbose: bool) -> None:
+    given = line.pop("exc_info")
     error = given[1] if isinstance(given, tuple) else given
     if given is True:
         error = sys.exc_info()[1]
     if isinstance(error, BaseException):
         line["exception"] = "\n".join(_told(error, verbose))
-    return line
 
 
 def _told(error: BaseException, verbose: bool) -> Iterator[str]:
@@ -270,14 +260,21 @@ def _named(error: BaseException) -> str:
 # --- how it is written -------------------------------------------------------------------------------------------
 
 
-def _as_json(_: Any, __: str, line: EventDict) -> str:
+def _as_json(line: EventDict) -> str:
     try:
         return orjson.dumps(line, default=str).decode()
     except TypeError:  # half a character, a number beyond 64 bits
         return json.dumps(line, default=str)
 
 
-def _escaped(_: Any, __: str, line: EventDict) -> EventDict:
+def _as_text() -> Callable[[EventDict], str]:
+    render = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    return lambda line: str(render(None, "", _escaped(line)))
+
+
+def _escaped(line: EventDict) -> EventDict:
     """No line of a terminal is made by what a client sent."""
     return {
         name: value.translate(CONTROL) if isinstance(value, str) and name != "exception" else value

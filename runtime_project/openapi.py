@@ -6,7 +6,6 @@ import threading
 from functools import cache
 from typing import Any
 
-from django.conf import settings
 from django.utils.translation import override
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -19,6 +18,7 @@ from rest_framework.response import Response
 
 from runtime_project import openapi_examples, openapi_streams
 from sessions_app.api import RESTView
+from sessions_app.conf import settings
 
 METHODS = ("get", "post", "patch", "put", "delete")
 NO_KEY: list[dict[str, list[str]]] = [{}]

@@ -8,9 +8,8 @@ from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from django.conf import settings
-
 from sessions_app import ids
+from sessions_app.conf import settings
 
 Scope = MutableMapping[str, Any]
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")

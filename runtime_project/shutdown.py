@@ -15,10 +15,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import structlog
-from django.conf import settings
-
 from agents_app.supervisor import supervisor
+from sessions_app import lines
+from sessions_app.conf import settings
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[int, FrameType | None], Any]
@@ -48,7 +47,7 @@ def _draining(loop: asyncio.AbstractEventLoop, following: Handler) -> Handler:
     _tasks: list[asyncio.Task[None]] = []
 
     async def drain(signum: int) -> None:
-        structlog.contextvars.clear_contextvars()  # the signal came in the middle of anything
+        lines.are_about()  # the signal came in the middle of anything
         logger.info("draining: up to %s s for the turns that run", settings.SHUTDOWN_GRACE_SECONDS)
         try:
             await supervisor.drain(settings.SHUTDOWN_GRACE_SECONDS)

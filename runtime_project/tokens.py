@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 import jwt
-from django.conf import settings
 
 from agents_app.checks import PUBLIC_KEY_ALGORITHMS
 from sessions_app import owners, strict_json
+from sessions_app.conf import settings
 from sessions_app.errors import IssuerUnavailable
 
 logger = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from sessions_app import audit, closing, correlation, events, speech, strict_json
+from sessions_app.conf import settings
 from sessions_app.errors import ApprovalDecided, ApprovalExpired, ArgumentsChanged, DecidedBy, RuntimeFault
 from sessions_app.models import (
     OPEN_CALL_STATES,

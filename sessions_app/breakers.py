@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from sessions_app import audit, database
+from sessions_app.conf import settings
 from sessions_app.models import Breaker, BreakerState
 from sessions_app.prepared import Select
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.conf import settings
 from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from sessions_app import answers, approvals, audit, clock, closing, database, events, gauges, leases, runs, writing
+from sessions_app.conf import settings
 from sessions_app.errors import RunInterrupted, SessionNotFound
 from sessions_app.models import (
     HANDED_OVER,

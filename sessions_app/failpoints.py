@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
-from django.conf import settings
+from sessions_app.conf import settings
 
 KILLED = 137
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 
-from django.conf import settings
 from django.db.models import QuerySet
 
 from sessions_app import clock, closing, events, history, leases, writing
+from sessions_app.conf import settings
 from sessions_app.errors import SessionNotFound, WaitedTooLong
 from sessions_app.models import HANDED_OVER, ORCHESTRATOR, Message, MessageState, Run, RunState
 from sessions_app.prepared import Select

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from django.conf import settings
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from sessions_app import closing, database, events, writing
+from sessions_app.conf import settings
 from sessions_app.errors import RunInterrupted
 from sessions_app.models import HANDED_OVER, Message, MessageState, Run, RunState
 from sessions_app.prepared import Select, Slot, Update

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from django.conf import settings
 from django.db.models import Exists, OuterRef, QuerySet
 
+from sessions_app.conf import settings
 from sessions_app.errors import TooManyTurns
 from sessions_app.models import HANDED_OVER, Run, RunState
 from sessions_app.prepared import Select

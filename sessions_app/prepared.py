@@ -20,13 +20,13 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import orjson
-from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections, models
 from django.db.models import Value, sql
 from django.db.models.fields.json import JSONField
 from django.db.models.query import ModelIterable
 
 from sessions_app import rows
+from sessions_app.conf import settings
 
 R = TypeVar("R")
 _thread = threading.local()

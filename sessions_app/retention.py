@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from sessions_app import audit
+from sessions_app.conf import settings
 
 HOUR, DAY = 3600, 86_400
 PORTION_SESSIONS = 20

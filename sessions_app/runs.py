@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
 from sessions_app import audit, closing, events, history, places, prepared, services, steps, writing
+from sessions_app.conf import settings
 from sessions_app.errors import (
     IdempotencyConflict,
     NothingToRetry,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from django.conf import settings
 from django.db import IntegrityError
 
 from sessions_app import audit, closing, database, events, tallies, writing
+from sessions_app.conf import settings
 from sessions_app.errors import (
     AgentSwitchRefused,
     MessageInvalid,

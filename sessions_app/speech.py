@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.utils.translation import override
 
+from sessions_app.conf import settings
 from sessions_app.errors import RuntimeFault
 
 

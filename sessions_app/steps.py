@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
-
 from sessions_app import clock, closing, events, history, services, writing
+from sessions_app.conf import settings
 from sessions_app.errors import LeaseLost, RunCancelled, RuntimeFault
 from sessions_app.models import (
     HANDED_OVER,

@@ -166,7 +166,7 @@ def add(file: Path, code: str) -> None:
     if not file.exists():
         file.write_text(code)
     elif code.startswith("import "):
-        file.write_text(re.sub(r"(?m)^from django", f"{code}from django", file.read_text(), count=1))
+        file.write_text(re.sub(r"(?m)^from sessions_app", f"{code}\nfrom sessions_app", file.read_text(), count=1))
     else:
         file.write_text(f"{file.read_text()}\n\n{code}")
 

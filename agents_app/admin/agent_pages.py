@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from django.conf import settings
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 from django.utils.translation import override
@@ -18,6 +17,7 @@ from agents_app.playground import Outcome
 from agents_app.tools import Tool
 from sessions_app import agent_versions
 from sessions_app.admin import shown
+from sessions_app.conf import settings
 from sessions_app.models import AgentVersion
 
 SHOWN_VERSIONS = 50

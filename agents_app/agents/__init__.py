@@ -14,9 +14,8 @@ from functools import cache
 from importlib import import_module
 from typing import Literal
 
-from django.conf import settings
-
 from agents_app import tools
+from sessions_app.conf import settings
 
 __all__ = ["Agent", "apply", "available", "defined", "everyone", "get", "problems", "resolve"]
 

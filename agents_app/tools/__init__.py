@@ -11,11 +11,10 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
-from django.conf import settings
-
 from agents_app import paths
 from agents_app.tools import diffs
 from agents_app.tools.declaration import Tool, ToolRefused, shown
+from sessions_app.conf import settings
 
 __all__ = ["Tool", "ToolRefused", "all_tools", "check", "get", "offered", "openai_schema", "shown"]
 

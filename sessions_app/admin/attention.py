@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.conf import settings
 from django.db.models import Count, Max
 from django.urls import reverse
 from django.utils import timezone
@@ -18,6 +17,7 @@ from django.utils.translation import ngettext
 
 from sessions_app import breakers, gauges
 from sessions_app.admin import board, shown
+from sessions_app.conf import settings
 from sessions_app.models import (
     Approval,
     ApprovalState,

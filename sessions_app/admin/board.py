@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.contrib import admin
 from django.db.models import Model
 from django.urls import reverse
@@ -19,6 +18,7 @@ from django.utils.translation import pgettext_lazy
 from sessions_app import breakers, gauges, hourly
 from sessions_app.admin import charts, shown
 from sessions_app.closing import UNFINISHED
+from sessions_app.conf import settings
 from sessions_app.models import (
     Approval,
     Breaker,

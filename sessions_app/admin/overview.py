@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Avg, Count, OuterRef, Subquery, Sum
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -14,6 +13,7 @@ from django.utils.translation import gettext as _
 
 from sessions_app.admin import board, columns, conversation, shown, timeline, waterfall
 from sessions_app.closing import UNFINISHED
+from sessions_app.conf import settings
 from sessions_app.models import LLMRequest, RunState, Session
 
 MOMENT = "j M Y H:i"

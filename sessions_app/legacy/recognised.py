@@ -7,9 +7,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from django.conf import settings
 from django.db import connection
 
+from sessions_app.conf import settings
 from sessions_app.legacy.source import sqlite_uri
 from sessions_app.models import Session
 

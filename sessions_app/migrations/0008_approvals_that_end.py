@@ -2,9 +2,10 @@ import hashlib
 import json
 from datetime import timedelta
 
-from django.conf import settings
 from django.db import migrations, models
 from django.utils import timezone
+
+from sessions_app.conf import settings
 
 
 def give_time(apps, schema_editor):

@@ -59,7 +59,7 @@ class Log:
         formatter = config["formatters"]["line"]
         self.written = io.StringIO()
         self.handler = logging.StreamHandler(self.written)
-        self.handler.setFormatter(formatter["()"](processors=formatter["processors"]))
+        self.handler.setFormatter(formatter.pop("()")(**formatter))
         self.handler.addFilter(logs.ToldElsewhere())
 
     def __enter__(self) -> Log:

@@ -5,8 +5,9 @@ import os
 import sys
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from sessions_app.conf import settings
 
 
 class Command(BaseCommand):

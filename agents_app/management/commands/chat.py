@@ -6,7 +6,6 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agents_app.terminal.chat import INTERRUPTED, Chat, Server
@@ -15,6 +14,7 @@ from agents_app.terminal.folder import Folder
 from agents_app.terminal.keyboard import NoKeyboard, TypedKeyboard
 from agents_app.terminal.palette import Palette
 from agents_app.terminal.screen import Screen
+from sessions_app.conf import settings
 
 DEFAULT_URL = "ws://127.0.0.1:8001"
 NOT_CONNECTED = 2

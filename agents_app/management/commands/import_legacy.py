@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from agents_app import agents
 from agents_app.management.commands import serve
 from agents_app.terminal.safe_text import one_line
 from sessions_app import audit
+from sessions_app.conf import settings
 from sessions_app.legacy import source
 from sessions_app.legacy.importing import Import
 from sessions_app.legacy.report import Report

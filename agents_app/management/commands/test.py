@@ -6,8 +6,9 @@ import sys
 from collections.abc import Container
 from pathlib import Path
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+
+from sessions_app.conf import settings
 
 HELP = """usage: manage.py test [labels] [pytest options]
 

@@ -4,11 +4,11 @@ import asyncio
 from argparse import ArgumentTypeError
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from agents_app.management.commands import serve
 from sessions_app import database
+from sessions_app.conf import settings
 
 CONCURRENCY = 100
 
