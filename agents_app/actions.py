@@ -186,7 +186,7 @@ def _switch(session_id: str, message: SwitchAgent, caller: Caller) -> Told:
 
 def _told(outcome: Outcome) -> Told:
     session, run = outcome.session, outcome.run
-    run_id = run.pk if run else None
+    run_id = run.id if run else None
     if run is None or not outcome.follow:  # the frames of what happened are all there is
         told = [frames.event_frame(event, frames.cursor_at(session, event.seq)) for event in outcome.events]
         before = outcome.events[0].seq - 1 if outcome.events else session.last_seq
@@ -205,7 +205,7 @@ async def retry(session_id: str, caller: Caller, run_id: int | None = None) -> T
 
 async def retry_run(run_id: int, caller: Caller) -> Told:
     run = await database.read(get_run, run_id)
-    return await retry(run.session.session_id, caller, run.pk)
+    return await retry(run.session.session_id, caller, run.id)
 
 
 async def _retry(session_id: str, run_id: int | None, caller: Caller) -> Told:

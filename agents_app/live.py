@@ -285,7 +285,7 @@ def _committed(session: Session, published: Sequence[Event]) -> None:
     global _woken
     if _loop is None or _loop.is_closed():
         return
-    _unpublished.append((session.pk, published))
+    _unpublished.append((session.id, published))
     if not _woken:
         _woken = True
         _loop.call_soon_threadsafe(_publish_all)

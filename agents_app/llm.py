@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -90,7 +91,7 @@ class _Request:
 
     async def answered(self, spent_seconds: float = 0, may_retry: MayRetry = _always) -> Answer:
         """The answer of the first model that gives one; the next is asked while nothing was shown and time is left."""
-        now = asyncio.get_running_loop().time
+        now = time.monotonic
         began = now()
         first, *others = dict.fromkeys([str(self.body["model"]), *settings.LLM_FALLBACK_MODELS])
         try:
@@ -114,7 +115,7 @@ class _Request:
     async def _answered_by(self, model: str, began: float, spent_seconds: float, may_retry: MayRetry) -> Answer:
         """Attempts until one is answered, has shown something, or none can end within the retry budget any more."""
         self.body = {**self.body, "model": model}
-        now = asyncio.get_running_loop().time
+        now = time.monotonic
         total = settings.LLM_STREAM_TOTAL_TIMEOUT_SECONDS if self.streams else settings.LLM_TOTAL_TIMEOUT_SECONDS
         for attempt in range(1, MAX_ATTEMPTS + 1):
             asked_at = now()

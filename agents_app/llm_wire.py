@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -181,13 +182,13 @@ class Pool:
             yield connection
         finally:
             if connection.reusable and len(self._idle) < MAX_IDLE:
-                self._idle.append((asyncio.get_running_loop().time(), connection))
+                self._idle.append((time.monotonic(), connection))
             else:
                 connection.close()
 
     def _taken(self) -> Connection | None:
         """The connection used last, since the others may then grow old; providers close those without a word."""
-        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        oldest = time.monotonic() - IDLE_SECONDS
         while self._idle and (self._idle[0][0] < oldest or not self._idle[0][1].reusable):
             self._idle.popleft()[1].close()
         while self._idle:

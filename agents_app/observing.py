@@ -36,13 +36,13 @@ _stored: ContextVar[tuple[int, int, str, datetime, datetime] | None] = ContextVa
 def stored(run: Run, what: str, began: datetime) -> None:
     """Notes, for the turn to be started here, that its message has just been stored."""
     if tracing.on():
-        _stored.set((run.pk, run.attempt, what, began, timezone.now()))
+        _stored.set((run.id, run.attempt, what, began, timezone.now()))
 
 
 async def go(turn: Turn) -> None:
     """Runs the turn to its end, or until it waits for its client."""
     run = turn.run
-    lines.are_about(correlation_id=run.correlation_id, session_id=turn.session.session_id, run_id=run.pk)
+    lines.are_about(correlation_id=run.correlation_id, session_id=turn.session.session_id, run_id=run.id)
     began = time.monotonic()
     if tracing.on():
         await _tell_of_the_wait(run)
@@ -80,7 +80,7 @@ def _attributes(turn: Turn) -> genai.Attributes:
     return {
         genai.OPERATION: genai.INVOKE_AGENT,
         genai.CONVERSATION: turn.session.session_id,
-        genai.RUN: turn.run.pk,
+        genai.RUN: turn.run.id,
         genai.ATTEMPT: turn.run.attempt,
         genai.CORRELATION: turn.run.correlation_id,
     }
@@ -88,7 +88,7 @@ def _attributes(turn: Turn) -> genai.Attributes:
 
 def _tell_of_the_storing(run: Run, parent: str) -> None:
     known = _stored.get()
-    if known is not None and known[:2] == (run.pk, run.attempt):
+    if known is not None and known[:2] == (run.id, run.attempt):
         _, _, what, began, ended = known
         tracing.past("database", began, ended, {genai.DB_OPERATION: f"store {what}"}, parent=parent)
 
@@ -98,14 +98,14 @@ async def _tell_of_the_wait(run: Run) -> None:
     if not run.traceparent or run.attempt < 2:
         return
     try:
-        calls = await database.read(_last_calls, run.pk)
+        calls = await database.read(_last_calls, run.id)
     except RuntimeFault:
         return
     ended = [call for call in calls if call.ended_at is not None]
     if not ended:
         return
     first, last = min(call.requested_at for call in ended), max(call.ended_at or call.requested_at for call in ended)
-    wait = tracing.past("wait for client", first, last, {genai.RUN: run.pk}, parent=run.traceparent)
+    wait = tracing.past("wait for client", first, last, {genai.RUN: run.id}, parent=run.traceparent)
     for call in ended:
         name, told = genai.tool(call.name, call.call_id, call.state)
         tool = tracing.past(name, call.requested_at, call.ended_at or last, told, parent=wait)

@@ -61,11 +61,11 @@ class Reader:
         self._tag = self.session.cursor_tag
 
     def __enter__(self) -> Reader:
-        live.subscribe(self.session.pk, self._inbox)
+        live.subscribe(self.session.id, self._inbox)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        live.unsubscribe(self.session.pk, self._inbox)
+        live.unsubscribe(self.session.id, self._inbox)
         if self._outlet is not None:
             self._outlet.close()
 
@@ -184,7 +184,7 @@ class Reader:
         self._behind = False
         while not self.ended:
             try:
-                found, text = await database.read(stored, self.session.pk, self.seq, self.open_id)
+                found, text = await database.read(stored, self.session.id, self.seq, self.open_id)
             except StorageUnavailable:
                 if not self.follow:
                     raise
@@ -200,7 +200,7 @@ class Reader:
             if len(found) < BATCH_EVENTS:
                 break
         if self.open_id is not None and not self.ended:
-            known = live.text_of(self.session.pk, self.open_id)
+            known = live.text_of(self.session.id, self.open_id)
             self._say((text if known is None else known)[self.offset :])
 
     # --- both ---
@@ -290,7 +290,7 @@ def locate(session_id: str, cursor: object) -> tuple[Session, Cursor, int | None
             raise CursorInvalid(cursor=str(cursor)[:64])
         return session, where, None, None
     message = last.message
-    written = live.text_of(session.pk, message.pk) if message is not None else None
+    written = live.text_of(session.id, message.id) if message is not None else None
     known = len(message.content if written is None else written) if message is not None else 0
     # Of a message that another process writes there may be more, and of an interrupted one more may have been seen.
     exact = written is not None or (message is not None and message.state == MessageState.COMPLETE)

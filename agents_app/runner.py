@@ -123,13 +123,13 @@ class Turn:
     def text(self) -> str:
         """What there is of the open message: what has been shown, and what a doubt about the lease holds back."""
         message = self.work.message if self.work else None
-        shown = (live.text_of(self.session.pk, message.pk) or "") if message else ""
+        shown = (live.text_of(self.session.id, message.id) or "") if message else ""
         return shown + "".join(self._held)
 
     def unsaved_text(self) -> str:
         """The text so far when it has grown since it was stored."""
         text, message = self.text, self.work.message if self.work else None
-        return text if (message.pk if message else 0, len(text)) != self._saved else ""
+        return text if (message.id if message else 0, len(text)) != self._saved else ""
 
     def saved(self, message_id: int, text: str) -> None:
         self._saved = (message_id, len(text))
@@ -169,14 +169,14 @@ class Turn:
             while self.work is not None:
                 self.work = await self._step(self.work)
         except LeaseLost:
-            logger.info("run %s: not ours any more", self.run.pk)
+            logger.info("run %s: not ours any more", self.run.id)
         except asyncio.CancelledError:
             if self.stopped_by is not None:
                 await self._end(self.stopped_by)
         except RuntimeFault as fault:
             await self._end(fault)
         except Exception:
-            logger.exception("run %s of session %s failed", self.run.pk, self.session.pk)
+            logger.exception("run %s of session %s failed", self.run.id, self.session.id)
             await self._end(RuntimeFault())
         finally:
             self._close_text()
@@ -191,7 +191,7 @@ class Turn:
         self.agent = work.agent
         await definitions.loaded()
         self.answering = agents.get(work.agent)  # the step is judged by what its request was made with
-        self._growing = live.open_text(self.session.pk, message.pk)
+        self._growing = live.open_text(self.session.id, message.id)
         answer = await self._answer(work)
         record = self._recorded(answer)
         failpoints.hit("answered")
@@ -218,7 +218,7 @@ class Turn:
     def _close_text(self) -> None:
         message, self._held = self.work.message if self.work else None, []
         if message is not None:
-            live.close_text(self.session.pk, message.pk)
+            live.close_text(self.session.id, message.id)
 
     # --- the model ---
 
@@ -333,13 +333,13 @@ class Turn:
         try:
             outcome = await asyncio.shield(
                 self._write(
-                    steps.fail, self.run, message.pk if message else None, self.text, fault, said,
+                    steps.fail, self.run, message.id if message else None, self.text, fault, said,
                     record=record, state=state, event=event, counters=planning.vars_of(self.counters),
                 )
             )  # fmt: skip
             self._ended(outcome)
         except RuntimeFault as problem:
-            logger.warning("run %s: its end was not stored: %s", self.run.pk, problem.code)
+            logger.warning("run %s: its end was not stored: %s", self.run.id, problem.code)
 
 
 def _too_long() -> TurnTooLong:

@@ -99,19 +99,19 @@ class Supervisor:
         turn = Turn(work)
         with owners.acting_for(owners.SERVICE), correlation.followed_as(correlation.NONE):
             # It is the server's work from here on, and so is what comes after it.
-            task = asyncio.get_running_loop().create_task(observing.go(turn), name=f"run {work.run.pk}")
+            task = asyncio.get_running_loop().create_task(observing.go(turn), name=f"run {work.run.id}")
             task.add_done_callback(lambda _: self._over(turn))
-        self._turns[work.run.pk], self._tasks[work.run.pk] = turn, task
+        self._turns[work.run.id], self._tasks[work.run.id] = turn, task
 
     def _over(self, turn: Turn) -> None:
-        if self._turns.get(turn.run.pk) is turn:  # else the run has gone on in another turn already
-            del self._turns[turn.run.pk], self._tasks[turn.run.pk]
+        if self._turns.get(turn.run.id) is turn:  # else the run has gone on in another turn already
+            del self._turns[turn.run.id], self._tasks[turn.run.id]
         if self.draining:
             return
         if places.are_limited():  # who has waited longest, in whatever session
             self._detached(self._start_waiting())
         elif turn.queue_behind:
-            self._detached(self.start_next(turn.session.pk))
+            self._detached(self.start_next(turn.session.id))
 
     async def start_next(self, session_pk: int) -> None:
         """Starts the session's oldest waiting message, past those that waited too long."""
@@ -290,7 +290,7 @@ class Supervisor:
         for run_id, turn in self._turns.items():
             message = turn.work.message if turn.work else None
             if message is not None and (text := turn.unsaved_text()):
-                texts[run_id] = (message.pk, text)
+                texts[run_id] = (message.id, text)
         return texts
 
     # --- the end ---

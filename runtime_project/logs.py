@@ -177,10 +177,10 @@ def _without_secrets(line: EventDict, by_heart: re.Pattern[str] | None) -> Event
 
 def _is_plain(line: EventDict, by_heart: re.Pattern[str] | None) -> bool:
     """Whether there is nothing to look for, as in most lines: one look at all values together finds no trace."""
+    if _some_name_a_secret(tuple(line)):
+        return False
     texts = []
-    for name, value in line.items():
-        if _names_a_secret(name):
-            return False
+    for value in line.values():
         if type(value) is str:
             texts.append(value)
         elif type(value) not in PLAIN_TYPES:
@@ -195,6 +195,11 @@ def _may_hold(text: str) -> bool:
         if trace in lowered:
             return True
     return False
+
+
+@functools.lru_cache(1000)
+def _some_name_a_secret(names: tuple[str, ...]) -> bool:
+    return any(map(_names_a_secret, names))
 
 
 @functools.lru_cache(1000)

@@ -72,8 +72,13 @@ def decide(change: Change, call: ToolCall, decision: str, *, who: str, feedback:
     told = {"call_id": call.call_id, "tool_name": call.name, "decision": decision, "who": who, "feedback": feedback}
     bound_to = hash_of(call.arguments)
     told["arguments_hash"] = bound_to
-    links = {"correlation_id": followed_as(call), "causation_id": _asked_by(call)}
-    change.event(events.TOOL_APPROVAL_DECIDED, told, run=call.run, **links)
+    change.event(
+        events.TOOL_APPROVAL_DECIDED,
+        told,
+        run=call.run,
+        correlation_id=followed_as(call),
+        causation_id=_asked_by(call),
+    )
     shown = {"state": call.approval.state, "tool": call.name, "arguments": f"sha256:{hash_of(call.approval.arguments)}"}
     after = {"state": STATE_OF[decision], "arguments": f"sha256:{bound_to}"}
     if feedback:

@@ -44,7 +44,7 @@ def close_calls(change: Change, run: Run, *, reason: str) -> None:
         told = {"call_id": call.call_id, "tool_name": call.name, "reason": reason}
         change.event(events.TOOL_CALL_CLOSED, told, run=run)
     if calls:
-        ids = [call.pk for call in calls]
+        ids = [call.id for call in calls]
         ToolCall.objects.filter(pk__in=ids).update(state=ToolCallState.CLOSED, ended_at=change.now)
         pending = Approval.objects.filter(call__in=ids, state=ApprovalState.PENDING)
         pending.update(state=ApprovalState.CLOSED, decided_at=change.now)
@@ -69,7 +69,7 @@ def end_run(
     told = {"agent": change.session.current_agent, "duration_ms": round(worked * 1000), **(data or {})}
     kept = {"steps": run.steps, "switches": run.switches, "mistakes": run.mistakes}
     _END_RUN.run(
-        pk=run.pk,
+        pk=run.id,
         state=state,
         ended_at=change.now,
         active_since=None,
@@ -114,7 +114,7 @@ def close_open_message(change: Change, run: Run) -> Message | None:
     """Closes what a run without an owner left open, with the text that was kept."""
     message = Message.objects.filter(run=run, state=MessageState.OPEN).first()
     if message is not None:
-        close_message(change, run, message.pk, message.content, is_final=False, state=MessageState.INTERRUPTED)
+        close_message(change, run, message.id, message.content, is_final=False, state=MessageState.INTERRUPTED)
     return message
 
 

@@ -1,4 +1,4 @@
-"""Under which id the request at work is followed: what it writes down bears it. Imports nothing of ours.
+"""Under which id the request at work is followed: what it writes down bears it. Imports only `holding`.
 
 The gate says it. An event of a run bears its run's id all the same, unless it says what somebody decided about it; what
 the server does by itself has none.
@@ -6,22 +6,17 @@ the server does by itself has none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
+
+from sessions_app.holding import Holding
 
 NONE = ""
 _correlation_id: ContextVar[str] = ContextVar("correlation_id", default=NONE)
 
 
-@contextmanager
-def followed_as(correlation_id: str) -> Iterator[None]:
-    """For this block, and for the tasks and database jobs that are started in it."""
-    token = _correlation_id.set(correlation_id)
-    try:
-        yield
-    finally:
-        _correlation_id.reset(token)
+def followed_as(correlation_id: str) -> Holding[str]:
+    """For a block, and for the tasks and database jobs that are started in it."""
+    return Holding(_correlation_id, correlation_id)
 
 
 def current() -> str:

@@ -40,7 +40,7 @@ _ROWS = Select[tuple[Any, ...]](
 
 def load(session: Session) -> list[Row]:
     """The messages that go up, oldest first: one statement."""
-    return list(map(Row._make, _ROWS.all(session=session.pk)))
+    return list(map(Row._make, _ROWS.all(session=session.id)))
 
 
 def build(rows: Iterable[Row | Message]) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Whose sessions the caller may see: the one place that says so. Imports nothing of ours.
+"""Whose sessions the caller may see: the one place that says so. Imports only `holding`.
 
 The gate says for whom a request acts. Whatever finds a session by its client's id, or lists rows of sessions, asks
 here, and so does not know the sessions of others. Who acts for the service sees all: the key without an owner, the
@@ -7,12 +7,12 @@ operators, and everything that the server does by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import models
+
+from sessions_app.holding import Holding
 
 if TYPE_CHECKING:
     from sessions_app.models import Session
@@ -28,14 +28,9 @@ def is_owner(name: object) -> bool:
     return isinstance(name, str) and 0 < len(name) <= MAX_CHARACTERS and name.isprintable() and name == name.strip()
 
 
-@contextmanager
-def acting_for(owner: str) -> Iterator[None]:
-    """For this block, and for the tasks and database jobs that are started in it."""
-    token = _acting_for.set(owner)
-    try:
-        yield
-    finally:
-        _acting_for.reset(token)
+def acting_for(owner: str) -> Holding[str]:
+    """For a block, and for the tasks and database jobs that are started in it."""
+    return Holding(_acting_for, owner)
 
 
 def current() -> str:

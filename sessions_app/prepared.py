@@ -32,9 +32,14 @@ R = TypeVar("R")
 _thread = threading.local()
 
 Store = Callable[[Any], Any]
-# Values of these types are bound as they are, in fields that do not wrap them in JSON.
-PLAIN: frozenset[Any] = frozenset({str, int, bool, float, type(None)})
-NOTHING: frozenset[Any] = frozenset()
+# Fields whose values a driver takes as they are.
+FIT = frozenset(
+    {
+        models.CharField, models.TextField, models.BooleanField, models.FloatField, models.ForeignKey,
+        models.BigAutoField, models.IntegerField, models.PositiveIntegerField, models.PositiveSmallIntegerField,
+        models.PositiveBigIntegerField,
+    }
+)  # fmt: skip
 PLACES = re.compile("%[s%]")
 AT_ONCE = 40  # rows; SQLite binds no more than 999 values
 MOMENTS = 64
@@ -212,7 +217,7 @@ class Update(_Statement):
         # What is no slot is kept under a name that no column has.
         names = [param.value if isinstance(param, Slot) else f"={place}" for place, param in enumerate(params)]
         known_values = {name: param for name, param in zip(names, params, strict=True) if name.startswith("=")}
-        columns = _Columns([(name, *stores.get(name, _AS_IT_IS)) for name in names])
+        columns = _Columns([(name, stores.get(name)) for name in names])
         return _Text(connection, text), known_values, columns
 
     def run(self, **values: Any) -> int:
@@ -243,27 +248,30 @@ class _Insert(_Statement):
         if connection.vendor != "sqlite":  # there it takes longer than the insert itself
             compiler.returning_fields = [self._model._meta.pk]
         [(text, _)] = compiler.as_sql()
-        columns = _Columns([(field.attname, *_store(field, connection)) for field in self.fields])
+        columns = _Columns([(field.attname, _store(field, connection)) for field in self.fields])
         return _Text(connection, str(text)), columns
 
     def run(self, rows: Sequence[models.Model]) -> None:
         text, columns = self.compiled()
         values: list[Any] = []
+        bound, relations = columns.bound, self._relations
         for row in rows:
-            known, related = row.__dict__, row._state.fields_cache
-            for name, attname in self._relations:  # what was stored after the row was made has its key only now
-                if known[attname] is None and (one := related.get(name)) is not None:
+            known = row.__dict__
+            for name, attname in relations:  # what was stored after the row was made has its key only now
+                if known[attname] is None and (one := row._state.fields_cache.get(name)) is not None:
                     known[attname] = one.pk
-            values += columns.bound(known)
-        with text.connection.wrap_database_errors:
-            cursor = text.execute(values)
-            keys: Sequence[int]
-            if text.connection.vendor == "sqlite":  # one writer at a time: the keys of one statement follow each other
-                keys = range(cursor.lastrowid - len(rows) + 1, cursor.lastrowid + 1)
-            else:
+            values += bound(known)
+        connection, cursor = text.connection, text.execute(values)
+        keys: Sequence[int]
+        if connection.vendor == "sqlite":  # one writer at a time: the keys of one statement follow each other
+            keys = range(cursor.lastrowid - len(rows) + 1, cursor.lastrowid + 1)
+        else:
+            with connection.wrap_database_errors:
                 keys = [key for (key,) in cursor.fetchall()]
         for row, key in zip(rows, keys, strict=True):
-            row.__dict__[self._key], row._state.adding, row._state.db = key, False, text.connection.alias
+            known = row.__dict__
+            known[self._key], state = key, known["_state"]
+            state.adding, state.db = False, connection.alias
 
 
 _inserts: dict[tuple[type[models.Model], int], _Insert] = {}
@@ -281,23 +289,18 @@ def insert(rows: Sequence[models.Model]) -> None:
 
 
 class _Columns:
-    """The values of a row, by the names of its columns, as the database takes them: most are fit for it, and one look
-    at all their types tells whether those are."""
+    """The values of a row, by the names of its columns, as the database takes them. Most are fit for it: a driver takes
+    text, numbers, truth and nothing as they are, and refuses what is none of these."""
 
-    def __init__(self, columns: Sequence[tuple[str, frozenset[Any], Store]]) -> None:
-        self._all = _getter([name for name, *_ in columns])
-        self._made_fit = [(place, store) for place, (_, plain, store) in enumerate(columns) if not plain]
-        self._plain = [(place, store) for place, (_, plain, store) in enumerate(columns) if plain]
-        self._plain_ones = _getter([name for name, plain, _ in columns if plain])
+    def __init__(self, columns: Sequence[tuple[str, Store | None]]) -> None:
+        self._all = _getter([name for name, _ in columns])
+        self._made_fit = [(place, store) for place, (_, store) in enumerate(columns) if store is not None]
 
     def bound(self, values: Mapping[str, Any]) -> list[Any]:
-        found = list(self._all(values))
+        getter = self._all
+        found = [*getter(values)]
         for place, store in self._made_fit:
             found[place] = store(found[place])
-        if not PLAIN.issuperset(map(type, self._plain_ones(values))):
-            for place, store in self._plain:
-                if type(found[place]) not in PLAIN:
-                    found[place] = store(found[place])
         return found
 
 
@@ -306,13 +309,6 @@ def _getter(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ..
     if len(names) > 1:
         return itemgetter(*names)
     return lambda values: tuple(values[name] for name in names)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-_AS_IT_IS = PLAIN, _as_it_is
 
 
 def _quicker(converter: Any, connection: Any) -> Any:
@@ -329,9 +325,9 @@ def _quicker(converter: Any, connection: Any) -> Any:
     return moment
 
 
-def _store(field: models.Field[Any, Any], connection: Any) -> tuple[frozenset[Any], Store]:
-    """Which types of a field's values the database takes as they are, and what makes the others fit for it: the field,
-    which is asked where there is no shorter way to the same."""
+def _store(field: models.Field[Any, Any], connection: Any) -> Store | None:
+    """What makes a field's values fit for the database: the field, which is asked where there is no shorter way to the
+    same. None where they are fit as they are."""
 
     def store(value: Any) -> Any:
         return field.get_db_prep_save(value, connection)
@@ -347,14 +343,14 @@ def _store(field: models.Field[Any, Any], connection: Any) -> tuple[frozenset[An
 
     kind, on_sqlite = type(field), connection.vendor == "sqlite"
     if kind is models.DateTimeField:
-        return NOTHING, _moment(connection)
-    if kind is models.CharField:
-        return NOTHING if field.choices else PLAIN, of_choice
-    if kind is models.UUIDField and on_sqlite:
-        return NOTHING, lambda value: value.hex if isinstance(value, UUID) else store(value)
+        return _moment(connection)
+    if kind is models.UUIDField:
+        return (lambda value: value.hex if isinstance(value, UUID) else store(value)) if on_sqlite else store
     if isinstance(field, JSONField):
-        return NOTHING, as_json if on_sqlite and field.encoder is None else store
-    return PLAIN, store
+        return as_json if on_sqlite and field.encoder is None else store
+    if kind in FIT:
+        return of_choice if field.choices else None
+    return store
 
 
 def _moment(connection: Any) -> Store:

@@ -13,6 +13,8 @@ from django.db import models
 from django.db.models.base import ModelState
 
 M = TypeVar("M", bound=models.Model)
+_Way = tuple[list[tuple[str, str, str]], list[tuple[str, Callable[[], Any]]]]
+"""The relations that are given, as (name, its column's attribute, the other's key), and what is made for each row."""
 UNCHANGING = (str, int, float, bool, type(None))  # types of defaults that all instances may share
 
 
@@ -25,31 +27,37 @@ class Blank(Generic[M]):
     def __init__(self, model: type[M]) -> None:
         self._model = model
         self._shared: dict[str, Any] = {}
-        self._made: list[tuple[str, Callable[[], Any]]] = []
+        self._made: dict[str, Callable[[], Any]] = {}
         self._related: list[tuple[str, str, str]] = []
+        self._ways: dict[tuple[str, ...], _Way] = {}
 
     def __call__(self, **fields: Any) -> M:
+        given = tuple(fields)
+        related, made = self._ways.get(given) or self._way(given)
+        values = {**self._shared, **fields, "_state": (state := ModelState())}
+        state.fields_cache = cache = {}
+        for name, own, key in related:
+            cache[name] = one = values.pop(name)
+            values[own] = None if one is None else one.__dict__[key]
+        for name, make in made:
+            values[name] = make()
+        return _with(self._model, values)
+
+    def _way(self, given: tuple[str, ...]) -> _Way:
+        """What is to be done where just these fields are given; found out once for each place in the code."""
         if not self._shared:
             self._read()
-        state = ModelState()
-        values = {**self._shared, **fields, "_state": state}
-        state.fields_cache = cache = {}
-        for name, own, key in self._related:
-            if name in fields:
-                cache[name] = one = values.pop(name)
-                values[own] = None if one is None else one.__dict__[key]
-        for name, make in self._made:
-            if name not in fields:
-                values[name] = make()
-        if len(values) != len(self._shared) + len(self._made) + 1:
-            wrong = values.keys() - self._shared - {name for name, _ in self._made} - {"_state"}
+        related = [relation for relation in self._related if relation[0] in given]
+        known = {*self._shared, *self._made, *(name for name, *_ in related)}
+        if wrong := [name for name in given if name not in known]:
             raise TypeError(f"{self._model.__name__} has no field {min(wrong)!r}")
-        return _with(self._model, values)
+        self._ways[given] = way = related, [(name, make) for name, make in self._made.items() if name not in given]
+        return way
 
     def _read(self) -> None:
         """`_shared` comes last and whole: another thread may look at the same moment."""
         shared: dict[str, Any] = {}
-        made, related = [], []
+        made, related = {}, []
         for field in self._model._meta.concrete_fields:
             if isinstance(field, models.ForeignKey):
                 related.append((field.name, field.attname, field.target_field.attname))
@@ -57,7 +65,7 @@ class Blank(Generic[M]):
             if isinstance(default, UNCHANGING):
                 shared[field.attname] = default
             else:
-                made.append((field.attname, field.default if callable(field.default) else field.get_default))
+                made[field.attname] = field.default if callable(field.default) else field.get_default
         self._made, self._related, self._shared = made, related, shared
 
 

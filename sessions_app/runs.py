@@ -143,7 +143,7 @@ def _queue(change: Change, request: Request) -> Run:
         raise QueueFull()
     stopped = _ask_to_stop(change, request.who) if request.on_busy in ("interrupt", "rollback") else None
     if stopped is not None and request.on_busy == "rollback":
-        request = replace(request, rolls_back=stopped.pk)
+        request = replace(request, rolls_back=stopped.id)
     return _wait(change, request)
 
 
@@ -161,7 +161,7 @@ def _ask_to_stop(change: Change, who: str) -> Run | None:
     if run is not None and run.lease_owner == HANDED_OVER:
         closing.cancel_run(change, run, reason="cancelled")
     elif run is not None:
-        Run.objects.filter(pk=run.pk).update(cancel_requested_at=change.now)
+        Run.objects.filter(pk=run.id).update(cancel_requested_at=change.now)
         change.event(events.CANCEL_REQUESTED, run=run)
     return run
 
@@ -222,7 +222,7 @@ def _too_late(session: Session, run: Run) -> RuntimeFault | None:
 def drop_queued(run: Run) -> Outcome | None:
     """Ends a message that waited too long; None when it has started meanwhile."""
     with writing.locked(run.session_id) as change:
-        queued = Run.objects.filter(pk=run.pk, state=RunState.QUEUED).first()
+        queued = Run.objects.filter(pk=run.id, state=RunState.QUEUED).first()
         if queued is None:
             return None
         fault = WaitedTooLong(seconds=round(settings.QUEUE_WAIT_SECONDS))
@@ -254,7 +254,7 @@ def request_cancel(session_id: str, *, run_id: int | None = None, who: str = aud
 
 
 def audit_cancel(change: Change, run: Run, who: str) -> None:
-    audit.record(change, audit.RUN_CANCEL, who, subject=str(run.pk), before={"state": run.state})
+    audit.record(change, audit.RUN_CANCEL, who, subject=str(run.id), before={"state": run.state})
 
 
 def retry(
@@ -271,7 +271,7 @@ def retry(
         if session.active_run_id or session.has_queue:  # type: ignore[attr-defined]
             raise SessionBusy()
         last = Run.objects.filter(session=session).order_by("-pk").first()
-        if last is None or run_id not in (None, last.pk) or last.state not in RETRIABLE:
+        if last is None or run_id not in (None, last.id) or last.state not in RETRIABLE:
             raise NothingToRetry()
         if not places.is_free(owner, who):
             raise TooManyTurns()
@@ -280,11 +280,11 @@ def retry(
         run = Run(session=session, caller=who, correlation_id=last.correlation_id, stream_mode=last.stream_mode)
         steps.lease(change, run, owner)
         prepared.insert([run])
-        audit.record(change, audit.RUN_RETRY, who, subject=str(last.pk), before={"state": last.state})
+        audit.record(change, audit.RUN_RETRY, who, subject=str(last.id), before={"state": last.state})
         change.touch()
         if last.request:  # it never started: its message is still to be said
             work = _begin(change, run, Request(**last.request), agents)
         else:
-            change.event(events.TASK_STARTED, {"agent": session.current_agent, "retry_of": last.pk}, run=run)
+            change.event(events.TASK_STARTED, {"agent": session.current_agent, "retry_of": last.id}, run=run)
             work = steps.open_step(change, run, history.load(session), agents)
         return Outcome(session, change.events, run, work, after, follow=True)

@@ -91,11 +91,11 @@ def owned(run: Run, *, ending: bool = False) -> Iterator[Change]:
     with writing.locked(run.session_id, correlation_id=run.correlation_id) as change:
         session = change.session
         active = (session.active_run_id, session.active_run_state, session.active_run_attempt)  # type: ignore[attr-defined]
-        if active != (run.pk, RunState.RUNNING, run.attempt):
+        if active != (run.id, RunState.RUNNING, run.attempt):
             raise LeaseLost()
         if session.active_run_cancel and not ending:  # type: ignore[attr-defined]
             raise RunCancelled()
-        change.cause = f"run:{run.pk}"
+        change.cause = f"run:{run.id}"
         yield change
 
 
@@ -129,7 +129,7 @@ def resumed(change: Change, run: Run, owner: str, agents: Sequence[str]) -> Work
     """Takes a waiting run on, inside the change that gave it its last result."""
     run = copy.copy(run)
     lease(change, run, owner)
-    Run.objects.filter(pk=run.pk).update(
+    Run.objects.filter(pk=run.id).update(
         state=run.state,
         attempt=run.attempt,
         lease_owner=owner,
@@ -162,7 +162,7 @@ def complete(
     with owned(run, ending=True) as change:
         record_request(change, run, record)
         change.touch()
-        closing.close_message(change, run, message.pk, text, is_final=True, reasoning=reasoning)
+        closing.close_message(change, run, message.id, text, is_final=True, reasoning=reasoning)
         closing.end_run(change, run, RunState.COMPLETED, events.TASK_COMPLETED, counters=counters)
         return Outcome(change.session, change.events)
 
@@ -187,12 +187,12 @@ def fail(
         change.touch()
         opened = Message.objects.filter(run=run, state=MessageState.OPEN).first()
         if opened is not None:
-            shown = text if opened.pk == message_id else opened.content
+            shown = text if opened.id == message_id else opened.content
             cut = MessageState.INTERRUPTED if shown else MessageState.COMPLETE
             closing.close_message(
                 change,
                 run,
-                opened.pk,
+                opened.id,
                 shown,
                 is_final=False,
                 state=cut,

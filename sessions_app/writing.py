@@ -64,10 +64,27 @@ class Change:
         """What this change adds and has not stored yet."""
         return list(self._new.get(model, ()))
 
-    def event(self, type_: str, data: dict[str, Any] | None = None, **links: Any) -> Event:
+    def event(
+        self,
+        type_: str,
+        data: dict[str, Any] | None = None,
+        *,
+        run: Run | None = None,
+        message: Message | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+    ) -> Event:
         """The session's next event. The first of a change is the cause of the others in it."""
-        links = {"correlation_id": self.correlation_id, "causation_id": self.cause, "at": self.now, **links}
-        event = events.draft(self.session, type_, data, **links)
+        event = events.draft(
+            self.session,
+            type_,
+            data,
+            run=run,
+            message=message,
+            correlation_id=self.correlation_id if correlation_id is None else correlation_id,
+            causation_id=self.cause if causation_id is None else causation_id,
+            at=self.now,
+        )
         if not self.events:
             self.cause = str(event.event_id)
         self.events.append(event)
@@ -91,7 +108,7 @@ class Change:
             if rows := self._new.get(model):
                 prepared.insert(rows)
         events.store(self.session, self.events, owed=self.owed)
-        _STORE.set(self.session, pk=self.session.pk)
+        _STORE.set(self.session, pk=self.session.id)
         failpoints.hit(f"before {self.events[-1].type}" if self.events else "before")
 
 
