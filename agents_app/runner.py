@@ -369,8 +369,8 @@ def request_body(agent: agents.Agent, entries: list[dict[str, Any]]) -> dict[str
         "model": model_of(agent),
         "messages": [{"role": "system", "content": agent.prompt}, *entries],
     }
-    if offered := tools.offered(agent):
-        body["tools"] = [tools.openai_schema(tool) for tool in offered]
+    if schemas := tools.schemas(agent):
+        body["tools"] = schemas
     if agent.temperature is not None:
         body["temperature"] = agent.temperature
     return body

@@ -54,6 +54,16 @@ def _found() -> tuple[Agent, ...]:
     return tuple(sorted(filter(None, _by_file().values()), key=lambda agent: (agent.rank, agent.type)))
 
 
+@cache
+def _by_type() -> dict[str, Agent]:
+    return {agent.type: agent for agent in _found()}
+
+
+@cache
+def _of_mode(mode: str) -> tuple[Agent, ...]:
+    return tuple(agent for agent in _found() if agent.mode in (mode, "always"))
+
+
 _applied: Mapping[str, Agent] = {}
 
 
@@ -70,7 +80,7 @@ def get(agent_type: str) -> Agent:
 
 def defined(agent_type: str) -> Agent:
     """As `get`, by the code alone."""
-    return {agent.type: agent for agent in _found()}[agent_type]
+    return _by_type()[agent_type]
 
 
 def everyone() -> list[Agent]:
@@ -80,8 +90,7 @@ def everyone() -> list[Agent]:
 
 def available() -> list[Agent]:
     """Those of the current mode, the orchestrator first."""
-    mode = "multi" if settings.MULTI_AGENT_MODE else "single"
-    return [_applied.get(agent.type) or agent for agent in _found() if agent.mode in (mode, "always")]
+    return [_applied.get(agent.type) or agent for agent in _of_mode("multi" if settings.MULTI_AGENT_MODE else "single")]
 
 
 def resolve(name: str) -> str | None:

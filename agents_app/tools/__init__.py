@@ -7,7 +7,7 @@ executed by the client have no body of their own; tools executed here return the
 from __future__ import annotations
 
 import pkgutil
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from agents_app.tools import diffs
 from agents_app.tools.declaration import Tool, ToolRefused, shown
 from sessions_app.conf import settings
 
-__all__ = ["Tool", "ToolRefused", "all_tools", "check", "get", "offered", "openai_schema", "shown"]
+__all__ = ["Tool", "ToolRefused", "all_tools", "check", "get", "offered", "openai_schema", "schemas", "shown"]
 
 
 class Caller(Protocol):
@@ -52,8 +52,23 @@ def get(name: str) -> Tool:
 
 def offered(agent: Caller) -> list[Tool]:
     """The agent's tools in its own order, without those that the client has not been said to know."""
-    known = (_by_name()[name] for name in agent.tools if name in _by_name())
-    return [tool for tool in known if not tool.on_request or tool.name in settings.CLIENT_TOOLS]
+    return list(_offered_of(agent.tools, tuple(settings.CLIENT_TOOLS)))
+
+
+@lru_cache(100)
+def _offered_of(names: tuple[str, ...], of_client: tuple[str, ...]) -> tuple[Tool, ...]:
+    known = (_by_name()[name] for name in names if name in _by_name())
+    return tuple(tool for tool in known if not tool.on_request or tool.name in of_client)
+
+
+def schemas(agent: Caller) -> list[dict[str, Any]]:
+    """The agent's tools as a model is told of them. Others get the same list: it must not be changed."""
+    return _schemas_of(agent.tools, tuple(settings.CLIENT_TOOLS))
+
+
+@lru_cache(100)
+def _schemas_of(names: tuple[str, ...], of_client: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [openai_schema(tool) for tool in _offered_of(names, of_client)]
 
 
 def openai_schema(tool: Tool) -> dict[str, Any]:
