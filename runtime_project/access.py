@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from runtime_project.origin import Scope
 from sessions_app import lines
@@ -15,18 +13,23 @@ log = logging.getLogger("access")
 QUIET = ("/health", "/api/v1/health", "/metrics", "/static/")  # asked by machines all day long
 
 
-@contextmanager
-def told(scope: Scope) -> Iterator[None]:
+class Told:
     """Binds the correlation id for all that is logged meanwhile, also by the tasks begun here, and writes the line.
 
     The path without its query, which is none of a log's business; `scope["status"]` is what was answered.
     """
-    lines.are_about(correlation_id=scope["correlation_id"])
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        _write(scope, time.perf_counter() - began)
+
+    __slots__ = ("_began", "_scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        lines.are_about(correlation_id=self._scope["correlation_id"])
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        _write(self._scope, time.perf_counter() - self._began)
 
 
 def _write(scope: Scope, seconds: float) -> None:

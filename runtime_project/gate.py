@@ -52,7 +52,7 @@ class Gate:
         start()
         scope["correlation_id"] = correlation_id(scope)
         scope["address"] = address_of(scope)
-        with access.told(scope), correlation.followed_as(scope["correlation_id"]):
+        with access.Told(scope), correlation.followed_as(scope["correlation_id"]):
             await (self._websocket if scope["type"] == "websocket" else self._http)(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:

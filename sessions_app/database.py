@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -88,9 +88,25 @@ class Atomic(transaction.Atomic):
         super().__exit__(kind, error, at)
 
 
-def atomic() -> Atomic:
+class _Part:
+    """What an inner `Atomic` without a savepoint comes to: all must be undone once it has failed."""
+
+    __slots__ = ("_known",)
+
+    def __enter__(self) -> None:
+        self._known = len(_thread.last)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            del _thread.last[self._known :]
+            connection.set_rollback(True)
+
+
+def atomic() -> AbstractContextManager[None]:
     """A transaction of its own, or a part of the writer's group, without a savepoint there: a group that fails is
     run again job by job."""
+    if _thread.grouped and _thread.depth:
+        return _Part()
     return Atomic(None, savepoint=not _thread.grouped, durable=False)
 
 

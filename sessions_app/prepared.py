@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -119,10 +119,13 @@ class _Text:
             connection.ensure_connection()
         if connection.needs_rollback:
             connection.validate_no_broken_transaction()
-        with connection.wrap_database_errors:
+        try:
             cursor = self._cursor()
             cursor.execute(self._ready, values)
-            return cursor
+        except Exception:
+            with connection.wrap_database_errors:  # only now: it costs as much as a small statement
+                raise
+        return cursor
 
 
 class _Preparing:
@@ -169,25 +172,30 @@ class Select(_Statement, Generic[R]):
 
     def all(self, **values: Any) -> list[R]:
         text, params, converters, make = self.compiled()
-        bound = [values[param.value] if isinstance(param, Slot) else param for param in params]
-        with text.connection.wrap_database_errors:
-            found: Iterable[Any] = text.execute(bound).fetchall()
+        cursor = text.execute([values[param.value] if isinstance(param, Slot) else param for param in params])
+        try:
+            found: list[Any] = cursor.fetchall()
+        except Exception:
+            with text.connection.wrap_database_errors:
+                raise
         if converters:
-            found = [_converted(row, converters, text.connection) for row in found]
-        return [make(row) for row in found]
+            _convert(found, converters, text.connection)
+        return [*map(make, found)]
 
     def first(self, **values: Any) -> R | None:
         """The first row, of a queryset that has an order or gives no more than one."""
         return next(iter(self.all(**values)), None)
 
 
-def _converted(row: Sequence[Any], converters: list[Any], connection: Any) -> Sequence[Any]:
-    values = None
-    for position, converter, expression in converters:
-        if row[position] is not None:
-            values = values or list(row)
-            values[position] = converter(values[position], expression, connection)
-    return values or row
+def _convert(rows: list[Any], converters: list[Any], connection: Any) -> None:
+    for place, row in enumerate(rows):
+        values = None
+        for position, converter, expression in converters:
+            if row[position] is not None:
+                values = values or [*row]
+                values[position] = converter(values[position], expression, connection)
+        if values:
+            rows[place] = values
 
 
 def _maker(queryset: models.QuerySet[Any, Any], compiler: Any) -> Callable[[Sequence[Any]], Any]:
@@ -197,7 +205,8 @@ def _maker(queryset: models.QuerySet[Any, Any], compiler: Any) -> Callable[[Sequ
     model, database = compiler.klass_info["model"], queryset.db
     places = {compiler.select[place][0].target.attname: place for place in compiler.klass_info["select_fields"]}
     places |= compiler.annotation_col_map
-    return lambda row: rows.stored(model, database, {name: row[place] for name, place in places.items()})
+    names, values = [*places], itemgetter(*places.values())
+    return lambda row: rows.stored(model, database, dict(zip(names, values(row), strict=True)))
 
 
 class Update(_Statement):
