@@ -67,7 +67,7 @@ def _no_work() -> dict[str, int]:
 def _groups() -> Iterator[dict[str, Any]]:
     named = {f"by_{key}": KT(f"data__{key}") for key in GROUPED_BY}
     duration = Sum(Cast(KT("data__duration_ms"), FloatField()))
-    counted = owners.visible(Event.objects.filter(type__in=COUNTED_TYPES), "session")
+    counted = owners.visible(events.of_types(Event.objects.all(), COUNTED_TYPES), "session")
     rows = counted.annotate(**named).order_by()
     for row in rows.values("type", *named).annotate(n=Count("id"), ms=duration):
         yield {key.removeprefix("by_"): value or "" for key, value in row.items()}
@@ -132,7 +132,8 @@ def _totals(rows: list[LLMRequest]) -> dict[str, int | float]:
 def audit_log(*, session_id: str | None, event_type: str | None, limit: int) -> list[Event]:
     """The newest `limit` entries, the newest last."""
     stored = list(AUDIT_TYPES) if not event_type else [STORED_TYPES.get(event_type, "")]
-    rows = owners.visible(Event.objects.filter(type__in=stored), "session").select_related("session").order_by("-id")
+    found = events.of_types(Event.objects.all(), stored)
+    rows = owners.visible(found, "session").select_related("session").order_by("-id")
     if session_id:
         rows = rows.filter(session__session_id=session_id)
     return list(rows[:limit])[::-1]

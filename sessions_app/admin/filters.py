@@ -71,8 +71,8 @@ class OfType(admin.SimpleListFilter):
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        types = {"failed": FAILED}.get(str(self.value()), (self.value(),))
-        return queryset.filter(type__in=types) if self.value() else queryset
+        name = self.value()
+        return events.of_types(queryset, FAILED if name == "failed" else [name]) if name else queryset
 
 
 def saying(words: str) -> Q:

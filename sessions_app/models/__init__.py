@@ -6,7 +6,7 @@ from sessions_app.models.batches import Batch, BatchPart, BatchRefusal, BatchSta
 from sessions_app.models.breakers import Breaker, BreakerState
 from sessions_app.models.keys import APIKey
 from sessions_app.models.legacy import LegacyRow, LegacySession
-from sessions_app.models.log import DeliveryState, Event, EventDelivery
+from sessions_app.models.log import OF_EVERY_TURN, DeliveryState, Event, EventDelivery
 from sessions_app.models.messages import Message, MessageQuerySet, MessageState
 from sessions_app.models.policy import PolicyRule, PolicyVersion, RuleAction
 from sessions_app.models.runs import HANDED_OVER, AgentSwitch, LLMRequest, Run, RunState
@@ -18,6 +18,7 @@ from sessions_app.models.webhooks import Webhook, WebhookAttempt
 
 __all__ = [
     "HANDED_OVER",
+    "OF_EVERY_TURN",
     "OPEN_CALL_STATES",
     "ORCHESTRATOR",
     "APIKey",

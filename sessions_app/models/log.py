@@ -14,6 +14,11 @@ from sessions_app.models.messages import Message
 from sessions_app.models.runs import Run
 from sessions_app.models.sessions import Session
 
+OF_EVERY_TURN = (
+    "LLMRequestCompleted", "LLMRequestStarted", "MessageCompleted", "MessageOpened", "MessageReceived", "TaskStarted",
+)  # fmt: skip
+"""Types of which the newest are found by looking back; an index of them would be most of what a turn writes."""
+
 
 class Event(models.Model):
     """One append-only row of everything that happens in a session, numbered 1, 2, 3 … there."""
@@ -39,7 +44,9 @@ class Event(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["session", "seq"], name="event_number_unique_in_session")
         ]
-        indexes: ClassVar = [models.Index(fields=["type", "-id"], name="event_by_type")]
+        indexes: ClassVar = [
+            models.Index(fields=["type", "-id"], condition=~Q(type__in=OF_EVERY_TURN), name="event_by_rare_type")
+        ]
 
     def __str__(self) -> str:
         return f"{self.seq} {self.type}"
