@@ -1,7 +1,7 @@
 """Reads a session's log from a cursor: first what is stored, then what happens, without a gap and without a repeat.
 
 The live path may drop: a number that does not follow, or text that does not continue, sends the reader to the
-database, and so does a second of silence, since another process may be the one at work.
+database, and so do a second or two of silence, since another process may be the one at work.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -85,7 +85,8 @@ def config(*, level: str, form: str, secrets: Iterable[str]) -> dict[str, Any]:
 
 class Together(logging.StreamHandler[TextIO]):
     """Writes at once what one pass of an event loop has to say, since each write is a system call. What is worse than
-    INFO, or said outside of a loop, is out before its caller goes on, after all that was said before it."""
+    INFO, or said outside of a loop, is out before its caller goes on, after all that was said before it. A process that
+    is killed takes with it what its last pass has said."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
@@ -100,7 +101,7 @@ class Together(logging.StreamHandler[TextIO]):
                 self.flush()
             elif self._awaited is not loop:
                 self._awaited = loop
-                loop.call_soon(self.flush)
+                loop.call_soon(self._pass_is_over)
         except RecursionError:
             raise
         except Exception:
@@ -109,9 +110,16 @@ class Together(logging.StreamHandler[TextIO]):
     def flush(self) -> None:
         with self.lock or nullcontext():
             lines, self._lines, self._awaited = self._lines, [], None
-            if lines:
+            try:
                 self.stream.write("".join(lines))
+            except UnicodeError:  # of one of them, for which the others are not to blame
+                for line in lines:
+                    self.stream.write(line.encode("ascii", "backslashreplace").decode())
             super().flush()
+
+    def _pass_is_over(self) -> None:
+        with suppress(OSError, ValueError):  # the stream is gone, and nobody is there who could be told
+            self.flush()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

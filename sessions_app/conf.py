@@ -1,7 +1,8 @@
 """Django's settings, for all of ours: `from sessions_app.conf import settings`. Imports nothing of ours.
 
 Django looks through its own object each time, in Python; a turn asks some sixty times. Here a value is asked for once,
-and again when a test has changed it.
+and again when a test has changed it by Django's `override_settings` or pytest's `settings`. Who assigns to Django's
+own object is not heard.
 """
 
 from __future__ import annotations

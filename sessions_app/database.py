@@ -110,6 +110,15 @@ def atomic() -> AbstractContextManager[None]:
     return Atomic(None, savepoint=not _thread.grouped, durable=False)
 
 
+class _PartFailed(Exception):
+    """A job has survived the failure of a part of it: without a savepoint, nothing of the transaction can be kept."""
+
+
+def _require_all_kept() -> None:
+    if connection.needs_rollback:
+        raise _PartFailed
+
+
 def savepoint() -> Atomic:
     """A part of a transaction that may fail by itself, also in the writer's group."""
     return Atomic(None, savepoint=True, durable=False)
@@ -189,6 +198,7 @@ def _together(jobs: list[Job]) -> list[Job]:
     try:
         with _timed(timings.WRITE), atomic():
             results += [job.call() for job in jobs]
+            _require_all_kept()
     except BaseException as error:  # the thread must live; alone, each job hears of its own
         _mend()
         return [job for job in jobs if not _given_up(job, error, called=bool(results))]
@@ -210,13 +220,27 @@ def _given_up(job: Job, error: BaseException, *, called: bool) -> bool:
 
 
 def _alone(job: Job) -> None:
-    """Commits one; a lost race or a lost connection is tried once more where nothing was written."""
+    """Commits one; a lost race or a lost connection is tried once more where nothing was written, and with savepoints
+    around its parts where it survives the failure of one."""
+    try:
+        _tried_twice(job)
+    finally:
+        _thread.grouped = True
+
+
+def _tried_twice(job: Job) -> None:
     for attempt in (1, 2):
         called = False
         try:
             with _timed(timings.WRITE), atomic():
                 result = job.call()
+                _require_all_kept()
                 called = True
+        except (_PartFailed, transaction.TransactionManagementError) as error:
+            _mend()
+            _thread.grouped = False  # a savepoint is made for each part from here on
+            if attempt == 2:  # its connection is gone, and all it did with it
+                _report(job, None, unavailable(error))
         except (IntegrityError, *UNAVAILABLE) as error:
             _mend()
             if _given_up(job, error, called=called):

@@ -35,7 +35,7 @@ Store = Callable[[Any], Any]
 # Fields whose values a driver takes as they are.
 FIT = frozenset(
     {
-        models.CharField, models.TextField, models.BooleanField, models.FloatField, models.ForeignKey,
+        models.CharField, models.TextField, models.BooleanField, models.FloatField,
         models.BigAutoField, models.IntegerField, models.PositiveIntegerField, models.PositiveSmallIntegerField,
         models.PositiveBigIntegerField,
     }
@@ -205,7 +205,7 @@ def _maker(queryset: models.QuerySet[Any, Any], compiler: Any) -> Callable[[Sequ
     model, database = compiler.klass_info["model"], queryset.db
     places = {compiler.select[place][0].target.attname: place for place in compiler.klass_info["select_fields"]}
     places |= compiler.annotation_col_map
-    names, values = [*places], itemgetter(*places.values())
+    names, values = [*places], _getter([*places.values()])
     return lambda row: rows.stored(model, database, dict(zip(names, values(row), strict=True)))
 
 
@@ -298,8 +298,8 @@ def insert(rows: Sequence[models.Model]) -> None:
 
 
 class _Columns:
-    """The values of a row, by the names of its columns, as the database takes them. Most are fit for it: a driver takes
-    text, numbers, truth and nothing as they are, and refuses what is none of these."""
+    """The values of a row, by the names of its columns, as the database takes them. Most are fit for it: in columns of
+    text, numbers and truth code puts those, or nothing, and a driver takes them as they are."""
 
     def __init__(self, columns: Sequence[tuple[str, Store | None]]) -> None:
         self._all = _getter([name for name, _ in columns])
@@ -313,7 +313,7 @@ class _Columns:
         return found
 
 
-def _getter(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+def _getter(names: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
     """What takes these of a mapping, as a tuple also where there is one or none."""
     if len(names) > 1:
         return itemgetter(*names)
@@ -357,6 +357,8 @@ def _store(field: models.Field[Any, Any], connection: Any) -> Store | None:
         return (lambda value: value.hex if isinstance(value, UUID) else store(value)) if on_sqlite else store
     if isinstance(field, JSONField):
         return as_json if on_sqlite and field.encoder is None else store
+    if isinstance(field, models.ForeignKey):
+        return _store(field.target_field, connection)
     if kind in FIT:
         return of_choice if field.choices else None
     return store

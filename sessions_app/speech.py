@@ -1,4 +1,4 @@
-"""In which language a person is told that something went wrong. Imports errors only."""
+"""In which language a person is told that something went wrong. Imports errors and conf only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agents: one file each, found by importing this folder. Imports `tools` only.
+"""The agents: one file each, found by importing this folder. Imports `tools` and `conf` only.
 
 An agent's file is called like its type and defines `AGENT = Agent(...)`; `problems` is the system check for them all.
 What operators have set over the code comes in by `apply`, from `definitions`.

@@ -1,4 +1,4 @@
-"""The tools agents may call: one file a family, one function a tool. Imports `paths` only.
+"""The tools agents may call: one file a family, one function a tool. Imports `paths` and `conf` only.
 
 A tool is a function whose signature is its JSON schema and whose docstring is its description for the model. Tools
 executed by the client have no body of their own; tools executed here return the text that the model reads.

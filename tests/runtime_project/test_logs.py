@@ -305,3 +305,42 @@ def test_a_loop_that_ends_first_loses_no_line(together: tuple[logging.Logger, Co
 async def _said(logger: logging.Logger, line: str) -> None:
     logger.info(line)
     await asyncio.sleep(0)
+
+
+class Narrow(Counted):
+    """A stream of another encoding."""
+
+    def write(self, text: str) -> int:
+        text.encode("ascii")
+        return super().write(text)
+
+
+def test_a_line_that_cannot_be_written_as_it_is_takes_no_other_with_it() -> None:
+    logger, stream = logging.Logger("narrow", logging.DEBUG), Narrow()
+    logger.addHandler(handler := logs.Together(stream))
+
+    async def turn() -> None:
+        for line in ("one", "\u00e9", "three"):
+            logger.info(line)
+        await asyncio.sleep(0)
+
+    asyncio.run(turn())
+    assert stream.writes == ["one\n", "\\xe9\n", "three\n"]
+    handler.close()
+
+
+def test_a_log_that_has_gone_stops_no_loop() -> None:
+    logger, stream = logging.Logger("gone", logging.DEBUG), Counted()
+    logger.addHandler(handler := logs.Together(stream))
+    stream.close()
+    stream.write = io.StringIO.write.__get__(stream)  # type: ignore[method-assign]
+    failed: list[Any] = []
+
+    async def turn() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.append(context))
+        logger.info("one")
+        await asyncio.sleep(0)
+
+    asyncio.run(turn())
+    assert failed == []
+    handler.close()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from sessions_app import database, events, services, writing
+from sessions_app import database, doctor, events, services, writing
 from sessions_app.errors import ConcurrentChange, SessionExists, SessionNotFound, StorageUnavailable
 from sessions_app.models import Event, Message, Session
 
@@ -149,8 +151,46 @@ async def test_a_broken_statement_inside_a_job_does_not_spoil_the_others() -> No
     assert await database.read(names) == {"a", "b"} == {first.session_id, last.session_id}
 
 
+def survives_a_part() -> str:
+    """Keeps what it did before, and lives with the failure of a part of it."""
+    services.create_session("before")
+    with suppress(SessionNotFound), database.atomic():
+        services.create_session("undone")
+        raise SessionNotFound(session_id="undone")
+    services.create_session("after")
+    return "went on"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_a_job_that_survives_the_failure_of_a_part_loses_nobody_elses_writes(place: int) -> None:
+    jobs: list[Callable[[], Any]] = [named("a"), named("b")]
+    jobs.insert(place, survives_a_part)
+    answers = await together(*jobs)
+    assert answers.pop(place) == "went on"
+    assert [session.session_id for session in answers] == ["a", "b"]
+    assert await database.read(names) == {"a", "b", "before", "after"}
+
+
+async def test_such_a_job_alone_keeps_what_else_it_did_and_the_next_group_is_one_again() -> None:
+    assert await database.write("s", survives_a_part) == "went on"
+    assert await database.read(names) == {"before", "after"}
+    commits: list[int] = []
+    noting = partial(transaction.on_commit, partial(commits.append, 1))
+    await together(named("a"), noting, lambda: commits.append(len(commits)))
+    assert commits == [0, 1]  # both were run before the one commit
+
+
+async def test_a_repair_that_comes_too_late_takes_nobodys_writes_with_it() -> None:
+    broken = next(one for one in doctor.BROKEN if one.repair is not None)
+    gone = doctor.Finding(broken, session_pk=2**40, session_id="gone")
+    created, repaired = await together(named("a"), lambda: doctor.repair(gone))
+    assert (created.session_id, repaired) == ("a", False)
+    assert await database.read(names) == {"a"}
+
+
 async def test_a_connection_that_was_lost_is_replaced() -> None:
-    await database.write("", lambda: connection.close())
+    with pytest.raises(StorageUnavailable):  # what it did is gone with it
+        await database.write("", lambda: connection.close())
     assert (await database.write("", named("after"))).session_id == "after"
 
 
