@@ -239,8 +239,8 @@ def _tried_twice(job: Job) -> None:
         except (_PartFailed, transaction.TransactionManagementError) as error:
             _mend()
             _thread.grouped = False  # a savepoint is made for each part from here on
-            if attempt == 2:  # its connection is gone, and all it did with it
-                _report(job, None, unavailable(error))
+            if attempt == 2:  # its connection is gone, and all it did with it; or the job is to blame
+                _report(job, None, unavailable(error) if isinstance(error, _PartFailed) else error)
         except (IntegrityError, *UNAVAILABLE) as error:
             _mend()
             if _given_up(job, error, called=called):

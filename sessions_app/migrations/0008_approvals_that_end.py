@@ -2,10 +2,9 @@ import hashlib
 import json
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import migrations, models
 from django.utils import timezone
-
-from sessions_app.conf import settings
 
 
 def give_time(apps, schema_editor):

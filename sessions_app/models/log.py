@@ -17,7 +17,7 @@ from sessions_app.models.sessions import Session
 OF_EVERY_TURN = (
     "LLMRequestCompleted", "LLMRequestStarted", "MessageCompleted", "MessageOpened", "MessageReceived", "TaskStarted",
 )  # fmt: skip
-"""Types of which the newest are found by looking back; an index of them would be most of what a turn writes."""
+"""Types of which the newest are found by looking back; an index of them would have each turn write six pages more."""
 
 
 class Event(models.Model):

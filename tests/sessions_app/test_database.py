@@ -180,6 +180,16 @@ async def test_such_a_job_alone_keeps_what_else_it_did_and_the_next_group_is_one
     assert commits == [0, 1]  # both were run before the one commit
 
 
+async def test_a_job_that_goes_on_after_its_transaction_was_broken_hears_so_itself() -> None:
+    def goes_on() -> None:
+        transaction.set_rollback(True)
+        services.create_session("never")
+
+    created, failed = await together(named("a"), goes_on)
+    assert isinstance(failed, transaction.TransactionManagementError)  # no storage that might be back soon
+    assert await database.read(names) == {"a"} == {created.session_id}
+
+
 async def test_a_repair_that_comes_too_late_takes_nobodys_writes_with_it() -> None:
     broken = next(one for one in doctor.BROKEN if one.repair is not None)
     gone = doctor.Finding(broken, session_pk=2**40, session_id="gone")
