@@ -16,6 +16,7 @@ from sessions_app.prepared import Select, Slot
 NO_RESULT = "no result; it is not known whether it ran"
 CUT_CHARACTERS = 2_000
 LEAST_CHARACTERS = 200
+MARK_CHARACTERS = 64  # what says how much was left out, as JSON: to leave out less would make a text longer
 
 Entry = dict[str, Any]
 
@@ -142,7 +143,7 @@ def _shortened_call(call: Entry, most: int) -> Entry:
 
 
 def _cut(text: str, most: int) -> str:
-    if len(text) <= most:
-        return text
     half = most // 2
+    if len(text) - 2 * half <= MARK_CHARACTERS:
+        return text
     return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"

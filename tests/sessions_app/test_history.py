@@ -105,6 +105,12 @@ def test_any_stored_rows_make_a_valid_history(rows: list[Message]) -> None:
 # --- trimmed -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("characters", range(195, 300))
+def test_a_text_is_not_made_longer_by_what_says_that_it_was_cut(characters: int) -> None:
+    entries = [{"role": "user", "content": "0" * characters}]
+    assert history.size(history.trimmed(entries, 0)) <= history.size(entries)
+
+
 @given(stored_rows(), st.integers(0, 2000))
 def test_trimming_keeps_whole_exchanges_from_the_end(rows: list[Message], most: int) -> None:
     entries = history.build(rows)
