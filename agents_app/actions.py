@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
-
-from django.utils import timezone
 
 from agents_app import agents, frames, jobs, messages, observing, policy, tools
 from agents_app.frames import Frame
 from agents_app.messages import HitlDecision, SwitchAgent, ToolResult, UserMessage
 from agents_app.reader import Reader
-from agents_app.runner import known_agents
 from agents_app.supervisor import supervisor
 from agents_app.tools import ToolRefused
 from sessions_app import answers, database, failpoints, owners, runs, services, speech
@@ -91,7 +89,7 @@ def _title(session_id: str) -> str:
 async def _act(session_id: str, message: messages.Message, raw: dict[str, Any], caller: Caller) -> Told:
     if isinstance(message, SwitchAgent):
         return await database.write(session_id, _switch, session_id, message, caller)
-    began = timezone.now()
+    began = datetime.now(UTC)
     outcome = await _outcome(session_id, message, raw, caller)
     failpoints.hit(f"{message.type}-stored")
     if outcome.work is not None:
@@ -107,7 +105,7 @@ async def _act(session_id: str, message: messages.Message, raw: dict[str, Any], 
 async def _outcome(
     session_id: str, message: UserMessage | ToolResult | HitlDecision, raw: dict[str, Any], caller: Caller
 ) -> Outcome:
-    owner, known = supervisor.starter, known_agents()
+    owner, known = supervisor.starter, agents.types()
     if isinstance(message, UserMessage):
         request = _request(message, raw, caller)
         return await jobs.write(session_id, runs.submit, session_id, request, owner, known)
@@ -209,7 +207,7 @@ async def retry_run(run_id: int, caller: Caller) -> Told:
 
 
 async def _retry(session_id: str, run_id: int | None, caller: Caller) -> Told:
-    args = (session_id, supervisor.starter, known_agents())
+    args = (session_id, supervisor.starter, agents.types())
     outcome = await jobs.write(session_id, runs.retry, *args, run_id=run_id, who=caller.name)
     if outcome.work is not None:
         supervisor.start(outcome.work)

@@ -15,11 +15,10 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
-
-from django.utils import timezone
+from types import TracebackType
 
 from agents_app import llm
 from sessions_app import breakers, database
@@ -75,22 +74,29 @@ class Passage:
         return heard
 
 
-@asynccontextmanager
-async def passing(model: str, *, counts: bool = True) -> AsyncIterator[Passage]:
+class passing:  # noqa: N801  what it is called as
     """Around one request to a model, its retries included. Raises LLMCircuitOpen, at once, where none may be made."""
-    if llm.is_demo(model) or settings.BREAKER_FAILURES <= 0:
-        yield Passage(counts=False)
-        return
-    passage = await _admitted(counts)
-    try:
-        yield passage
-    except Exception as error:
-        await _settle(passage, verdict_of(error), getattr(error, "code", ""))
-        raise
-    except BaseException:  # cancelled: whoever stops a turn waits for nothing
-        _settle_later(passage)
-        raise
-    await _settle(passage, Verdict.ANSWERED)
+
+    __slots__ = ("_counts", "_guarded", "_passage")
+
+    def __init__(self, model: str, *, counts: bool = True) -> None:
+        self._guarded, self._counts = not llm.is_demo(model) and settings.BREAKER_FAILURES > 0, counts
+
+    async def __aenter__(self) -> Passage:
+        self._passage = await _admitted(self._counts) if self._guarded else Passage(counts=False)
+        return self._passage
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if not self._guarded:
+            return
+        if error is None:
+            await _settle(self._passage, Verdict.ANSWERED)
+        elif isinstance(error, Exception):
+            await _settle(self._passage, verdict_of(error), getattr(error, "code", ""))
+        else:  # cancelled: whoever stops a turn waits for nothing
+            _settle_later(self._passage)
 
 
 async def _admitted(counts: bool) -> Passage:
@@ -100,7 +106,7 @@ async def _admitted(counts: bool) -> Passage:
         return Passage(counts=counts)
     passage = Passage(secrets.token_hex(8), counts=counts)
     try:
-        circuit = await _change(partial(breakers.admitted, now=timezone.now(), token=passage.token))
+        circuit = await _change(partial(breakers.admitted, now=datetime.now(UTC), token=passage.token))
     except RuntimeFault:  # without storage nobody knows who probes
         circuit = _seen
     except asyncio.CancelledError:
@@ -129,7 +135,7 @@ async def _settle(passage: Passage, verdict: Verdict, error: str = "") -> None:
     token, passage.token = passage.token, ""
     if not token and not passage.counts:
         return
-    transition = partial(breakers.settled, now=timezone.now(), token=token, verdict=verdict, error=error)
+    transition = partial(breakers.settled, now=datetime.now(UTC), token=token, verdict=verdict, error=error)
     before = _seen or Circuit()
     if not token and transition(before) == before:
         return
@@ -182,7 +188,7 @@ async def tick() -> None:
         if passage.spoke_at is not None and time.monotonic() - passage.spoke_at > PROVEN_SECONDS:
             await _settle(passage, Verdict.ANSWERED)
         else:
-            await _change(partial(breakers.prolonged, now=timezone.now(), token=passage.token))
+            await _change(partial(breakers.prolonged, now=datetime.now(UTC), token=passage.token))
     await refresh()
 
 

@@ -13,8 +13,6 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
-from channels.consumer import get_handler_name
-from channels.exceptions import StopConsumer
 from channels.generic.http import AsyncHttpConsumer
 
 from agents_app import actions, connections, frames, messages, ratelimits, reader, tracing
@@ -53,12 +51,9 @@ class Stream(AsyncHttpConsumer, ABC):
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """As any consumer, without a task for each message: nobody but the client speaks to a stream."""
         self.scope, self.base_send = scope, send
-        with suppress(StopConsumer):
-            while True:
-                await self.dispatch(await receive())
-
-    async def dispatch(self, message: dict[str, Any]) -> None:
-        await getattr(self, get_handler_name(message))(message)
+        while (message := await receive())["type"] == "http.request":
+            await self.http_request(message)
+        await self.http_disconnect(message)
 
     async def http_request(self, message: dict[str, Any]) -> None:
         self.body.append(message.get("body", b""))
@@ -70,7 +65,6 @@ class Stream(AsyncHttpConsumer, ABC):
             self.answering.cancel()
             with suppress(asyncio.CancelledError):
                 await self.answering
-        raise StopConsumer
 
     async def _answer(self, body: bytes) -> None:
         try:
@@ -129,7 +123,7 @@ class Stream(AsyncHttpConsumer, ABC):
         send = self.base_send
 
         def sending(text: str, cursor: str) -> Awaitable[None]:
-            body = frames.as_sse(frames.delta_json(text), cursor)
+            body = frames.delta_sse(text, cursor)
             return send({"type": "http.response.body", "body": body, "more_body": True})
 
         return sending
@@ -143,8 +137,10 @@ class Stream(AsyncHttpConsumer, ABC):
         return from_path(self.scope["url_route"]["kwargs"]["session_id"])
 
     def header(self, name: bytes) -> str | None:
-        found = [value.decode("latin-1") for key, value in self.scope["headers"] if key == name]
-        return found[0] if found else None
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return str(value.decode("latin-1"))
+        return None
 
 
 class MessageStream(Stream):

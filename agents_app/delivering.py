@@ -99,8 +99,8 @@ class Courier:
 
     def committed(self, session: Session, published: Sequence[Event]) -> None:
         """Looks at once when this process has committed an event with a handler."""
-        loop = self._loop
-        if loop is not None and not loop.is_closed() and any(events.subscribers(event.type) for event in published):
+        loop, types = self._loop, [event.type for event in published]
+        if loop is not None and not loop.is_closed() and any(map(events.subscribers, types)):
             loop.call_soon_threadsafe(self._woken.set)
 
     async def _look_for_ever(self) -> None:

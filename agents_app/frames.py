@@ -111,14 +111,11 @@ class Frame:
     cursor: str = ""
 
     def sse(self) -> bytes:
-        return as_sse(self.json, self.cursor)
+        own = f"id: {self.cursor}\ndata: {self.json}\n\n" if self.cursor else f"data: {self.json}\n\n"
+        return own.encode("ascii")
 
     def websocket(self) -> str:
         return f'{self.json[:-1]},"cursor":"{self.cursor}"}}' if self.cursor else self.json
-
-
-def as_sse(json: str, cursor: str) -> bytes:
-    return (f"id: {cursor}\ndata: {json}\n\n" if cursor else f"data: {json}\n\n").encode("ascii")
 
 
 def delta_json(text: str) -> str:
@@ -127,6 +124,14 @@ def delta_json(text: str) -> str:
 
 def delta(text: str, cursor: str) -> Frame:
     return Frame(delta_json(text), cursor)
+
+
+def delta_sse(text: str, cursor: str) -> bytes:
+    """As `delta(text, cursor).sse()`, in one go: of these there is one for each token."""
+    return (
+        f'id: {cursor}\ndata: {{"type":"assistant_message","token":{encode_basestring_ascii(text)},'
+        '"is_final":false}\n\n'
+    ).encode("ascii")
 
 
 def closing(text: str, *, is_final: bool, whole: bool, cursor: str) -> Frame:

@@ -82,7 +82,9 @@ class Inbox:
             self.lost = True
         else:
             self._items.append(item)
-        self.wake()
+        self._woken, self.at_once = True, None  # as `wake`, without its calls
+        if (waiter := self._waiter) is not None and not waiter.done():
+            waiter.set_result(None)
 
     def take(self) -> tuple[list[Item], bool]:
         """All that waits, and whether something before it was lost."""

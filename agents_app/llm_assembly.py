@@ -46,7 +46,7 @@ class Assembly:
 
     def add_event(self, event: bytes) -> str:
         """A chunk as JSON."""
-        text = self.add_alike(event)
+        text = self.add_alike(event) if self._likeness.known else None
         return self._add_unlike(event) if text is None else text
 
     def add_alike(self, data: bytes, *, framed: bool = False) -> str | None:
@@ -128,7 +128,8 @@ class Assembly:
         self.seen = True
         if (reason := choice.get("finish_reason")) is not None:
             self.finish_reason = _typed(reason, str) or self.finish_reason
-        part = _typed(part, dict) or {}
+        if not (part := _typed(part, dict)):
+            return ""
         text = _text(part.get("content"))
         if len(part) == 1 and text:  # as nearly all are: text and nothing beside it
             self._keep(self._text, text)
@@ -139,9 +140,10 @@ class Assembly:
             self._keep(self._text, text)
         if reasoning := part.get("reasoning_content") or part.get("reasoning"):
             self._keep(self._reasoning, _plain(reasoning) if isinstance(reasoning, str) else "")
-        for fragment in _typed(part.get("tool_calls"), list) or []:
-            if fragment is not None:
-                self._fragment(_typed(fragment, dict), whole=whole)
+        if (fragments := part.get("tool_calls")) is not None:
+            for fragment in _typed(fragments, list):
+                if fragment is not None:
+                    self._fragment(_typed(fragment, dict), whole=whole)
         if legacy := _typed(part.get("function_call"), dict):
             self._legacy = self._legacy or _Call()
             self._append(self._legacy, legacy)
@@ -245,7 +247,8 @@ def _typed(value: Any, wanted: type) -> Any:
 
 def _usage(told: Any) -> Usage:
     told = told if isinstance(told, dict) else {}
-    prompt, completion, total = (_tokens(told.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    prompt, completion = _tokens(told.get("prompt_tokens")), _tokens(told.get("completion_tokens"))
+    total = _tokens(told.get("total_tokens"))
     return Usage(prompt, completion, total or prompt + completion)
 
 

@@ -13,29 +13,37 @@ import orjson
 
 LESSONS = 4  # of chunks that change from one to the next nothing is to be learnt: not tried for ever
 PROBE = "likeness"
-UNKNOWN = b"", b""
+QUOTE = b'"'
+_Around = tuple[bytes, bytes, int, int]
+"""What stands before and after the letters of a text, its quotes too, and where the text with its quotes lies."""
+UNKNOWN: _Around = b"", b"", 0, 0
+
+
+def _around(before: bytes, after: bytes) -> _Around:
+    return before + QUOTE, QUOTE + after, len(before), -len(after)
 
 
 class Likeness:
     """What the plain chunks of one answer have in common, as soon as it is known."""
 
-    __slots__ = ("_bare", "_framed", "_lessons")
+    __slots__ = ("_bare", "_framed", "_lessons", "known")
 
     def __init__(self) -> None:
+        self.known = False
         self._bare = self._framed = UNKNOWN
         self._lessons = LESSONS
 
     def text_in(self, data: bytes, *, framed: bool = False) -> str | None:
         """The text of a chunk that is like the known one; None for any other. `framed`: of an event with its framing;
         it is one and whole, since a string of JSON holds no line break."""
-        before, after = self._framed if framed else self._bare
+        before, after, start, end = self._framed if framed else self._bare
         if not before or not data.startswith(before) or not data.endswith(after):
             return None
         try:
-            text = orjson.loads(data[len(before) : -len(after)])
+            text: str = orjson.loads(data[start:end])  # in quotes: a string, if it is one value
         except orjson.JSONDecodeError:
             return None
-        return text if type(text) is str else None
+        return text
 
     def learn(self, event: bytes, chunk: dict[str, Any], delta: dict[str, Any]) -> None:
         """Takes as the known one this chunk, of which nothing counts but `content` in its `delta`."""
@@ -51,8 +59,12 @@ class Likeness:
         except orjson.JSONDecodeError:
             same = False
         if same:
-            self._bare, self._framed = (before, after), (b"data: " + before, after + b"\n\n")
+            self._bare = _around(before, after)
+            in_one_line = b"\n" not in event and b"\r" not in event
+            self._framed = _around(b"data: " + before, after + b"\n\n") if in_one_line else UNKNOWN
+            self.known = True
 
     def forget(self) -> None:
         """What was known does not hold any more."""
+        self.known = False
         self._bare = self._framed = UNKNOWN

@@ -10,8 +10,8 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import httptools
@@ -61,20 +61,25 @@ class Connection(asyncio.Protocol):
         if not self._open:
             raise WireBroken("closed")
         self._transport.write(request)
-        await self._until(lambda: bool(self.status))
+        if not self.status:
+            await self._woken()
 
     async def read(self, hear: Callable[[bytes], None]) -> None:
         """Calls `hear` with all the body that each read brings, and returns at its end. What `hear` raises ends the
         answer and is raised here, and so is WireBroken."""
         self._hear = hear
-        self._hand_on()
-        await self._until(lambda: self._over)
+        self._hand_on(hear)
+        if not self._over:
+            await self._woken()
+        elif self._error is not None:
+            raise self._error
 
     def close(self) -> None:
         self._transport.abort()
 
-    async def _until(self, holds: Callable[[], bool]) -> None:
-        if not holds() and self._error is None:
+    async def _woken(self) -> None:
+        """Returns when what is waited for has come; raises what has come in its stead."""
+        if self._error is None:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -92,13 +97,11 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
         self._wake()
 
-    def _hand_on(self) -> None:
+    def _hand_on(self, hear: Callable[[bytes], None]) -> None:
         """Lets the listener hear what there is of the body; the end is told after the last of it."""
-        hear = self._hear  # Python 3.11 is slow to call what an attribute holds
-        if hear is None:
-            return
-        if self._body:
-            data, self._body = b"".join(self._body) if len(self._body) > 1 else self._body[0], []
+        if body := self._body:
+            data = b"".join(body) if len(body) > 1 else body[0]
+            body.clear()
             try:
                 hear(data)
             except Exception as error:
@@ -124,13 +127,15 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._fail(WireBroken("head too big"))
-        self._hand_on()
+        if self._hear is not None:
+            self._hand_on(self._hear)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._open = False
         if self.status and not self._over and error is None and self._ends_with_connection():
             self._over = True
-            self._hand_on()
+            if self._hear is not None:
+                self._hand_on(self._hear)
         elif not self._over:
             self._fail(WireBroken(type(error).__name__ if error else "closed"))
 
@@ -172,19 +177,20 @@ class Pool:
         self._host, self._port, self._tls = host, port, tls
         self._idle: deque[tuple[float, Connection]] = deque()
 
-    @asynccontextmanager
-    async def asked(self, request: bytes, connect_seconds: float) -> AsyncIterator[Connection]:
+    def asked(self, request: bytes, connect_seconds: float) -> Asked:
         """A connection with the head of the answer. Leaving before the end of the body closes it. No limit of
         connections: each stream holds one. Raises WireBroken."""
-        connection = self._taken() or await self._connected(connect_seconds)
-        try:
-            await connection.ask(request)
-            yield connection
-        finally:
-            if connection.reusable and len(self._idle) < MAX_IDLE:
-                self._idle.append((time.monotonic(), connection))
-            else:
-                connection.close()
+        return Asked(self, request, connect_seconds)
+
+    async def taken(self, connect_seconds: float) -> Connection:
+        return self._taken() or await self._connected(connect_seconds)
+
+    def give_back(self, connection: Connection) -> None:
+        """Keeps it for the next request, if it is good for one."""
+        if connection.reusable and len(self._idle) < MAX_IDLE:
+            self._idle.append((time.monotonic(), connection))
+        else:
+            connection.close()
 
     def _taken(self) -> Connection | None:
         """The connection used last, since the others may then grow old; providers close those without a word."""
@@ -211,3 +217,26 @@ class Pool:
         """Closes what is idle; a connection at work is its reader's."""
         while self._idle:
             self._idle.pop()[1].close()
+
+
+class Asked:
+    """`async with` it for the answer to one request."""
+
+    __slots__ = ("_connect_seconds", "_connection", "_pool", "_request")
+
+    def __init__(self, pool: Pool, request: bytes, connect_seconds: float) -> None:
+        self._pool, self._request, self._connect_seconds = pool, request, connect_seconds
+
+    async def __aenter__(self) -> Connection:
+        self._connection = connection = await self._pool.taken(self._connect_seconds)
+        try:
+            await connection.ask(self._request)
+        except BaseException:
+            self._pool.give_back(connection)
+            raise
+        return connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._pool.give_back(self._connection)

@@ -184,7 +184,7 @@ def _refused(value: dict[str, Any], error: ValidationError) -> Refused:
 
 def from_ide(value: dict[str, Any]) -> bool:
     """Whether a user_message carries other types' keys as nulls: the IDE that sends every key of its model."""
-    return any(key in value and value[key] is None for key in IDE_KEYS)
+    return None in [value[key] for key in IDE_KEYS & value.keys()]
 
 
 def in_one_line(detail: Any) -> str:

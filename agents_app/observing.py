@@ -44,15 +44,22 @@ async def go(turn: Turn) -> None:
     run = turn.run
     lines.are_about(correlation_id=run.correlation_id, session_id=turn.session.session_id, run_id=run.id)
     began = time.monotonic()
-    if tracing.on():
-        await _tell_of_the_wait(run)
+    try:
+        await (_traced(turn) if tracing.on() else turn.go())
+    finally:
+        _write(turn, time.monotonic() - began)
+
+
+async def _traced(turn: Turn) -> None:
+    """Runs the turn within its span."""
+    run = turn.run
+    await _tell_of_the_wait(run)
     with tracing.span("turn", _attributes(turn), parent=run.traceparent) as part:
         turn.traceparent = part.traceparent
         _tell_of_the_storing(run, part.traceparent)
         try:
             await turn.go()
         finally:
-            _write(turn, time.monotonic() - began)
             part.tell({genai.OUTCOME: OUTCOMES.get(turn.ended_with, LOST), genai.AGENT: turn.agent})
             if turn.fault_code:
                 part.failed(turn.fault_code)

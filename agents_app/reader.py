@@ -99,8 +99,7 @@ class Reader:
                 return
             # What comes need not be for this reader: silence is counted by the clock.
             due = self._spoke_at + keepalive_seconds - time.monotonic()
-            at_once = self._say_at_once if outlet is not None and not self._behind else None
-            came = await self._inbox.wait(min(POLL_SECONDS, max(due, 0.0)), at_once)
+            came = await self._inbox.wait(min(POLL_SECONDS, max(due, 0.0)), self._at_once())
             if outlet is not None:
                 await outlet.settled()
             items, lost = self._inbox.take()
@@ -121,17 +120,32 @@ class Reader:
 
     # --- live ---
 
+    def _at_once(self) -> live.AtOnce | None:
+        """What takes the text that comes while this waits: which message is open, and whose, changes between waits."""
+        if self._outlet is None or self._behind:
+            return None
+        return self._say_at_once if self._tells_text() else self._pass_over
+
+    def _tells_text(self) -> bool:
+        return not self.whole_messages and self.run_id in (None, self.open_run)
+
     def _say_at_once(self, message_id: int, start: int, text: str) -> bool:
         """Text that follows on what was told; False for any other."""
         outlet = self._outlet
         if message_id != self.open_id or start != self.offset or outlet is None:
             return False
+        self.offset = offset = start + len(text)
+        self._spoke_at = time.monotonic()
+        if not outlet.now(text, f"{self.seq}.{offset}-{self._tag}"):  # the cursor
+            self._inbox.wake()
+        return True
+
+    def _pass_over(self, message_id: int, start: int, text: str) -> bool:
+        """The same of text that is not for this reader: to it, it is silence."""
+        if message_id != self.open_id or start != self.offset:
+            return False
         self.offset += len(text)
-        if not self.whole_messages and self.run_id in (None, self.open_run):
-            self._spoke_at = time.monotonic()
-            if not outlet.now(text, f"{self.seq}.{self.offset}-{self._tag}"):  # the cursor
-                self._inbox.wake()
-        elif time.monotonic() - self._spoke_at >= self._keepalive_seconds:  # it is not told this: to it, it is silence
+        if time.monotonic() - self._spoke_at >= self._keepalive_seconds:
             self._inbox.wake()
         return True
 
@@ -210,7 +224,7 @@ class Reader:
         if not text:
             return
         self.offset += len(text)
-        if not self.whole_messages and self.run_id in (None, self.open_run):
+        if self._tells_text():
             self._out.append(frames.delta(text, self.cursor))
 
     def _hear(self, event: Event) -> None:
@@ -219,11 +233,11 @@ class Reader:
         if event.type == events.MESSAGE_COMPLETED and event.message is not None:
             self._close(event)
             return
-        self.seq = event.seq
+        self.seq, run_id = event.seq, event.run_id
         if event.type == events.MESSAGE_OPENED:
-            self.open_id, self.open_run, self.offset = event.message_id, event.run_id, 0
-            self.newest_id = max(self.newest_id, event.message_id or 0)
-        if self.run_id in (None, event.run_id):
+            self.open_id, self.open_run, self.offset = event.message_id, run_id, 0
+            self.newest_id = max(self.newest_id, self.open_id or 0)
+        if self.run_id in (None, run_id):
             heard = self.everything or event.type in frames.WITH_CHUNK
             if heard and (frame := frames.event_frame(event, self.cursor, everything=self.everything)):
                 self._out.append(frame)

@@ -12,9 +12,8 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
-
-from django.utils import timezone
 
 from agents_app import agents, breaker, definitions, genai, live, llm, planning, policy, routing, tools, tracing
 from agents_app.llm_types import Answer
@@ -45,10 +44,6 @@ STORING_SECONDS = 600
 AGAIN_SECONDS = 0.5
 
 
-def known_agents() -> tuple[str, ...]:
-    return tuple(agent.type for agent in agents.available())
-
-
 @dataclass(slots=True)
 class Request:
     """One request to the model, as it is recorded."""
@@ -63,7 +58,7 @@ class Request:
 
     @classmethod
     def start(cls, purpose: str, agent: agents.Agent) -> Request:
-        now = timezone.now(), time.monotonic()
+        now = datetime.now(UTC), time.monotonic()
         return cls(purpose, agent.type, model_of(agent), *now, agent_version=agent.version)
 
     def elapsed_ms(self) -> int:
@@ -282,7 +277,8 @@ class Turn:
             self._held.append(text)
         elif self._growing is not None:
             self._growing.grow(text)
-        failpoints.hit("token")
+        if failpoints.ARMED:  # here an empty call would be something
+            failpoints.hit("token")
 
     def _spoke_first(self) -> None:
         self._spoken = True
@@ -298,7 +294,7 @@ class Turn:
             verdict, record = await self._verdict(work)
             span.tell({genai.AGENT: verdict.agent, genai.OUTCOME: verdict.by})
         chosen = {"agent": verdict.agent, "confidence": verdict.confidence, "reasoning": verdict.reasoning}
-        return await self._write(steps.routed, self.run, work.history, chosen, record, verdict.by, known_agents())
+        return await self._write(steps.routed, self.run, work.history, chosen, record, verdict.by, agents.types())
 
     async def _verdict(self, work: Work) -> tuple[routing.Verdict, dict[str, Any] | None]:
         if not settings.MULTI_AGENT_MODE:
@@ -394,5 +390,5 @@ def carry_out(turn: Turn, message: Message, answer: Answer, record: dict[str, An
         # What follows when the client has answered belongs to this trace.
         return replace(planned, counters={**planned.counters, "traceparent": turn.traceparent})
 
-    args = (answer.text, answer.reasoning, record, plan, known_agents())
+    args = (answer.text, answer.reasoning, record, plan, agents.types())
     return toolcalls.carry_out(turn.run, message, *args), counters

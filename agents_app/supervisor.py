@@ -13,13 +13,14 @@ import socket
 import time
 from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, NamedTuple, TypeVar
 
-from agents_app import breaker, definitions, jobs, live, llm, observing, sharing, tracing, vitals
+from agents_app import agents, breaker, definitions, jobs, live, llm, observing, sharing, tracing, vitals
 from agents_app.batching import batcher
 from agents_app.cleaning import cleaner
 from agents_app.delivering import courier
-from agents_app.runner import Turn, known_agents
+from agents_app.runner import Turn
 from sessions_app import (
     answers,
     clock,
@@ -96,11 +97,11 @@ class Supervisor:
         """Runs the work in a task of its own, unless it was handed over."""
         if work.run.lease_owner == HANDED_OVER:
             return
-        turn = Turn(work)
-        with owners.acting_for(owners.SERVICE), correlation.followed_as(correlation.NONE):
-            # It is the server's work from here on, and so is what comes after it.
-            task = asyncio.get_running_loop().create_task(observing.go(turn), name=f"run {work.run.id}")
-            task.add_done_callback(lambda _: self._over(turn))
+        turn, context = Turn(work), copy_context()
+        context.run(_by_the_server)
+        loop, name = asyncio.get_running_loop(), f"run {work.run.id}"
+        task = loop.create_task(observing.go(turn), name=name, context=context)
+        task.add_done_callback(lambda _: self._over(turn), context=context)
         self._turns[work.run.id], self._tasks[work.run.id] = turn, task
 
     def _over(self, turn: Turn) -> None:
@@ -115,7 +116,7 @@ class Supervisor:
 
     async def start_next(self, session_pk: int) -> None:
         """Starts the session's oldest waiting message, past those that waited too long."""
-        args = (session_pk, self.starter, known_agents())
+        args = (session_pk, self.starter, agents.types())
         while outcome := await jobs.write(str(session_pk), runs.start_next, *args):
             if outcome.work is not None:
                 failpoints.hit("dequeued")
@@ -173,9 +174,9 @@ class Supervisor:
         if self._loop is None or self._loop.is_closed():
             return
         for event in published:
-            if event.run_id and event.type == events.CANCEL_REQUESTED:
+            if event.type == events.CANCEL_REQUESTED and event.run_id:
                 self._loop.call_soon_threadsafe(self._stop_anywhere, event.run_id, RunCancelled())
-            elif event.run_id and event.type == events.TASK_CANCELLED and "reason" in event.data:
+            elif event.type == events.TASK_CANCELLED and event.run_id and "reason" in event.data:
                 self._loop.call_soon_threadsafe(self._stop_anywhere, event.run_id, None)
 
     def _stop_anywhere(self, run_id: int, fault: RuntimeFault | None) -> None:
@@ -230,7 +231,7 @@ class Supervisor:
         if self._turns:
             known = dict(self._turns)
             texts, leased_until = self._texts(), time.monotonic() + settings.LEASE_SECONDS
-            mine, asked = await database.write("", leases.tick, self.owner, list(known), texts)
+            mine, asked = await database.write("", leases.tick, self.owner, known.keys(), texts)
             for run_id in mine:
                 known[run_id].renewed(leased_until)
                 if run_id in texts:
@@ -329,6 +330,12 @@ class Supervisor:
         """Returns when nothing runs here."""
         while tasks := set(self._tasks.values()) | self._others:
             await asyncio.wait(tasks)
+
+
+def _by_the_server() -> None:
+    """What is done in this context from here on is the server's work, and so is what comes after it."""
+    owners.act_for(owners.SERVICE)
+    correlation.follow_as(correlation.NONE)
 
 
 class _Found(NamedTuple):

@@ -151,7 +151,7 @@ def span(
     name: str, attributes: Mapping[str, Any] | None = None, *, parent: str | None = None, client: bool = False
 ) -> Span:
     """`with span(...)`: a child of the one around it, or, with a `parent`, of that; an empty one begins a trace."""
-    return _Recorded(name, attributes, parent, client=client) if on() else NOTHING
+    return _Recorded(name, attributes, parent, client=client) if _tracer is not None else NOTHING
 
 
 def past(name: str, began: datetime, ended: datetime, attributes: Mapping[str, Any], *, parent: str) -> str:
@@ -172,7 +172,7 @@ def _nanoseconds(at: datetime) -> int:
 
 def parent_of(scope: Mapping[str, Any]) -> str:
     """The span that a request belongs to by its own account. A WebSocket's many turns are no single trace."""
-    if not on() or scope.get("type") != "http":
+    if _tracer is None or scope.get("type") != "http":
         return ""
     found = [value for key, value in scope["headers"] if key == b"traceparent"]
     return found[0].decode() if len(found) == 1 and TRACEPARENT.fullmatch(found[0]) else ""
@@ -180,7 +180,7 @@ def parent_of(scope: Mapping[str, Any]) -> str:
 
 def headers() -> dict[str, str]:
     """What the peer that is asked now is told of the current span."""
-    if not on():
+    if _tracer is None:
         return {}
     from opentelemetry import trace
 

@@ -15,7 +15,7 @@ from django.urls import re_path  # noqa: E402
 
 from agents_app.consumers import MessageStream, RetryStream, RunRetryStream, SessionStream  # noqa: E402
 from agents_app.sockets import NoSuchPath, SessionSocket  # noqa: E402
-from runtime_project.gate import Gate  # noqa: E402
+from runtime_project.gate import STREAM_PATHS, Gate  # noqa: E402
 from runtime_project.origin import Scope  # noqa: E402
 from runtime_project.sentinel import Receive, Send  # noqa: E402
 from runtime_project.slashes import Handler, routed  # noqa: E402
@@ -25,7 +25,6 @@ SESSION = r"sessions/(?P<session_id>.+)"
 
 streams = URLRouter(
     [
-        re_path(V1 + r"agent/message/stream$", MessageStream.as_asgi()),
         re_path(V1 + SESSION + r"/stream$", SessionStream.as_asgi()),
         re_path(V1 + SESSION + r"/retry$", RetryStream.as_asgi()),
         re_path(r"^api/v1/runs/(?P<run_id>[0-9]{1,18})/retry$", RunRetryStream.as_asgi()),
@@ -35,9 +34,15 @@ streams = URLRouter(
 )
 
 
+message_stream = MessageStream.as_asgi()
+
+
 async def http(scope: Scope, receive: Receive, send: Send) -> None:
     path = routed(scope).removeprefix(scope.get("root_path", ""))
-    await streams({**scope, "path_remaining": path}, receive, send)
+    if path in STREAM_PATHS:  # nearly all requests: no route need be looked for
+        await message_stream(scope, receive, send)
+    else:
+        await streams({**scope, "path_remaining": path}, receive, send)
 
 
 websocket = URLRouter(

@@ -84,7 +84,7 @@ async def principal_of(scope: Scope) -> Principal | None:
 
 def _is_sent(scope: Scope, name: bytes) -> bool:
     """Also when it is misspelt: some proxies take an underscore for a hyphen."""
-    return any(key.replace(b"_", b"-") == name for key, _ in scope["headers"])
+    return name in [key.replace(b"_", b"-") for key, _ in scope["headers"]]
 
 
 def _one_header(scope: Scope, name: bytes) -> bytes | None:

@@ -80,7 +80,9 @@ class Gate:
         path = scope["path"]
         if ADMIN.fullmatch(path):
             return None if _admin_host(scope) else (404, {"detail": "Not found."})
-        scope["headers"] = [_servable(key, value) for key, value in scope["headers"]]
+        for place, (key, value) in enumerate(scope["headers"]):
+            if key == b"host" and not HOST.fullmatch(value):  # container names, which Django refuses with an underscore
+                scope["headers"][place] = key, b"localhost"
         if PUBLIC.fullmatch(path) or _is_open_metrics(path):
             return None
         scope["principal"] = principal = await principal_of(scope)
@@ -239,13 +241,6 @@ def _uncounted(path: str) -> bool:
 def _is_open_metrics(path: str) -> bool:
     """Behind the key it counts as any request: whoever guesses keys is stopped there too."""
     return bool(path == "/metrics" and settings.METRICS_PUBLIC)
-
-
-def _servable(key: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """The Gateway calls by container names, and Django refuses those with an underscore."""
-    if key == b"host" and not HOST.fullmatch(value):
-        return key, b"localhost"
-    return key, value
 
 
 def _admin_host(scope: Scope) -> bool:

@@ -68,9 +68,7 @@ def config(*, level: str, form: str, secrets: Iterable[str]) -> dict[str, Any]:
         "formatters": {
             "line": {"()": Lines, "readable": readable, "verbose": level == "DEBUG", "by_heart": by_heart},
         },
-        "handlers": {
-            "stderr": {"()": Together, "formatter": "line", "filters": ["told_elsewhere"]},
-        },
+        "handlers": {"stderr": {"()": Together, "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": level},
         # httpx writes every address at INFO; a query string is none of a log's business.
         "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpcore", "daphne", "websockets", "asyncio")}
@@ -78,6 +76,7 @@ def config(*, level: str, form: str, secrets: Iterable[str]) -> dict[str, Any]:
         | {"django.db.backends": {"level": "INFO"}, "channels_redis": {"level": "CRITICAL"}}
         # Django's own handlers would write their lines a second time, and not our way.
         | {name: {"level": "INFO", "handlers": [], "propagate": True} for name in ("django", "django.server")}
+        | {"django.request": {"filters": ["told_elsewhere"]}}
         # The same of the job queue while PostgreSQL is away; what a job raises is logged where it is run.
         | {"procrastinate": {"level": "CRITICAL"}},
     }
@@ -165,7 +164,7 @@ class ToldElsewhere(logging.Filter):
     """Django's line for every 4xx and 5xx says what the access line says; with an exception it says more."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.name != "django.request" or bool(record.exc_info)
+        return bool(record.exc_info)
 
 
 # --- what must not be written ------------------------------------------------------------------------------------

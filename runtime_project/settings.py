@@ -91,6 +91,7 @@ def database(url: str) -> dict[str, Any]:
         raise SystemExit(f"AGENT_RUNTIME__DB_URL{named}: give sqlite:///path or postgres://user:password@host/name.")
     config: dict[str, Any] = env.db_url_config(scheme.split("+")[0] + separator + rest)
     if config["ENGINE"].endswith("sqlite3"):
+        config["ENGINE"] = "runtime_project.sqlite3"
         config["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",
             "timeout": LOCK_WAIT_SECONDS,

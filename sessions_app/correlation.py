@@ -19,5 +19,10 @@ def followed_as(correlation_id: str) -> Holding[str]:
     return Holding(_correlation_id, correlation_id)
 
 
+def follow_as(correlation_id: str) -> None:
+    """From here on, in this context."""
+    _correlation_id.set(correlation_id)
+
+
 def current() -> str:
     return _correlation_id.get()

@@ -12,9 +12,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -196,7 +196,7 @@ def _together(jobs: list[Job]) -> list[Job]:
     jobs.sort(key=lambda job: job.key)  # the same order of locks in every process
     results: list[Any] = []
     try:
-        with _timed(timings.WRITE), atomic():
+        with _Timed(timings.WRITE), atomic():
             results += [job.call() for job in jobs]
             _require_all_kept()
     except BaseException as error:  # the thread must live; alone, each job hears of its own
@@ -232,7 +232,7 @@ def _tried_twice(job: Job) -> None:
     for attempt in (1, 2):
         called = False
         try:
-            with _timed(timings.WRITE), atomic():
+            with _Timed(timings.WRITE), atomic():
                 result = job.call()
                 _require_all_kept()
                 called = True
@@ -256,13 +256,19 @@ def _tried_twice(job: Job) -> None:
             return
 
 
-@contextmanager
-def _timed(kind: str) -> Iterator[None]:
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        timings.note(kind, time.perf_counter() - began)
+class _Timed:
+    """Notes how long a block took."""
+
+    __slots__ = ("_began", "_kind")
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        timings.note(self._kind, time.perf_counter() - self._began)
 
 
 def _mend() -> None:
@@ -362,7 +368,7 @@ def _in_context(call: Callable[[], T]) -> Callable[[], T]:
 
 def _read(call: Callable[[], T]) -> T:
     try:
-        with _timed(timings.READ):
+        with _Timed(timings.READ):
             return call()
     except UNAVAILABLE as error:
         connection.close()

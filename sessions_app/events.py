@@ -69,9 +69,10 @@ _EVENT = Blank(Event)
 
 Listener = Callable[[Session, Sequence[Event]], None]
 _listeners: list[Listener] = []
-# Both are replaced as a whole: the database's threads read them.
+# All are replaced as a whole: the database's threads read them.
 _subscriptions: tuple[tuple[str, str], ...] = ()
 _stored: tuple[tuple[str, str], ...] = ()
+_handlers: dict[str, tuple[str, ...]] = {}  # by type, as far as somebody has asked
 _before_storing: list[Callable[[], None]] = []
 _when_owed: list[Callable[[Sequence[str]], None]] = []
 
@@ -83,19 +84,23 @@ def listen(listener: Listener) -> None:
 
 def subscribe(pattern: str, handler: str) -> None:
     """From now on the handler is owed every event of this type; `Tool*` stands for all types that begin so."""
-    global _subscriptions
-    _subscriptions = (*_subscriptions, (pattern, handler))
+    _subscribed((*_subscriptions, (pattern, handler)), _stored)
 
 
 def unsubscribe(handler: str) -> None:
-    global _subscriptions
-    _subscriptions = tuple(entry for entry in _subscriptions if entry[1] != handler)
+    _subscribed(tuple(entry for entry in _subscriptions if entry[1] != handler), _stored)
 
 
 def subscribe_stored(subscriptions: Iterable[tuple[str, str]]) -> None:
     """What the rows say by now, as (pattern, handler), instead of what they said before."""
-    global _stored
-    _stored = tuple(subscriptions)
+    _subscribed(_subscriptions, tuple(subscriptions))
+
+
+def _subscribed(subscriptions: tuple[tuple[str, str], ...], stored: tuple[tuple[str, str], ...]) -> None:
+    global _subscriptions, _stored, _handlers
+    if (subscriptions, stored) != (_subscriptions, _stored):
+        _subscriptions, _stored = subscriptions, stored
+        _handlers = {}  # last: one that is being found meanwhile goes into the old
 
 
 def before_storing(call: Callable[[], None]) -> None:
@@ -109,8 +114,13 @@ def when_owed(call: Callable[[Sequence[str]], None]) -> None:
     _when_owed.append(call)
 
 
-def subscribers(type_: str) -> set[str]:
-    return {handler for pattern, handler in (*_subscriptions, *_stored) if fnmatchcase(type_, pattern)}
+def subscribers(type_: str) -> tuple[str, ...]:
+    """The handlers that are owed an event of this type, in the order of their names."""
+    known = _handlers
+    if (found := known.get(type_)) is None:
+        all_of_them = (*_subscriptions, *_stored)
+        found = known[type_] = tuple(sorted({who for pattern, who in all_of_them if fnmatchcase(type_, pattern)}))
+    return found
 
 
 class _Constant(Value):
@@ -164,7 +174,7 @@ def store(session: Session, events: Sequence[Event], *, owed: bool = True) -> No
     for call in _before_storing:
         call()
     prepared.insert(events)
-    handlers = [(event, handler) for event in events for handler in sorted(subscribers(event.type))] if owed else []
+    handlers = [(event, handler) for event in events for handler in subscribers(event.type)] if owed else []
     if handlers:
         now = clock.now()
         EventDelivery.objects.bulk_create(

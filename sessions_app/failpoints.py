@@ -33,4 +33,5 @@ def _armed(points: Iterable[str]) -> Callable[[str], None]:
     return hit
 
 
-hit: Callable[[str], None] = _armed(settings.FAILPOINTS) if settings.FAILPOINTS else _nothing
+ARMED = bool(settings.FAILPOINTS)
+hit: Callable[[str], None] = _armed(settings.FAILPOINTS) if ARMED else _nothing

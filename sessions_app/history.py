@@ -6,7 +6,8 @@ A call without an answer gets one that says so; an answer without its call is le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from sessions_app import strict_json
@@ -32,6 +33,7 @@ class Row(NamedTuple):
     agent: str
 
 
+_row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)  # as `Row._make`, which is a call in Python
 _ROWS = Select[tuple[Any, ...]](
     lambda: (
         Message.objects.filter(session=Slot("session"), in_context=True).order_by("number").values_list(*Row._fields)
@@ -41,7 +43,7 @@ _ROWS = Select[tuple[Any, ...]](
 
 def load(session: Session) -> list[Row]:
     """The messages that go up, oldest first: one statement."""
-    return list(map(Row._make, _ROWS.all(session=session.id)))
+    return list(map(_row, _ROWS.all(session=session.id)))
 
 
 def build(rows: Iterable[Row | Message]) -> list[Entry]:

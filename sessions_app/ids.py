@@ -11,6 +11,7 @@ import random
 from uuid import UUID, SafeUUID
 
 _numbers = random.Random()  # noqa: S311
+_UNKNOWN = SafeUUID.unknown  # asked for by name, it is looked up by two calls
 _VERSION = 4 << 76 | 2 << 62
 _FREE = (1 << 128) - 1 & ~(0xF << 76 | 3 << 62)
 os.register_at_fork(after_in_child=_numbers.seed)
@@ -21,5 +22,5 @@ def new() -> UUID:
     bits = _numbers.getrandbits(128) & _FREE | _VERSION
     made = object.__new__(UUID)
     object.__setattr__(made, "int", bits)
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    object.__setattr__(made, "is_safe", _UNKNOWN)
     return made

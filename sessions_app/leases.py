@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 
 from django.db.models import QuerySet
 from django.db.models.functions import Now
@@ -19,23 +19,29 @@ _ASKED_TO_STOP = Select[tuple[int]](
     lambda: Run.objects.filter(state=RunState.RUNNING, cancel_requested_at__isnull=False).values_list("pk")
 )
 _EXPIRED = Select[tuple[int]](lambda: late().exclude(lease_owner=HANDED_OVER).values_list("session_id"))
+_MINE = Select[tuple[int, datetime | None]](
+    lambda: Run.objects.filter(lease_owner=Slot("owner"), state=RunState.RUNNING).values_list(
+        "pk", "cancel_requested_at"
+    )
+)
 _KEEP_TEXT = Update(lambda: Message.objects.filter(pk=Slot("message"), state=MessageState.OPEN), ("content",))
 
 
-def tick(owner: str, at_work: Sequence[int], texts: dict[int, tuple[int, str]]) -> tuple[set[int], set[int]]:
+def tick(owner: str, at_work: Collection[int], texts: dict[int, tuple[int, str]]) -> tuple[set[int], set[int]]:
     """One transaction a second for all runs of a process: renews their leases and keeps their texts.
 
     `texts`: run -> (open message, its text so far). Returns the runs still ours, and those asked to stop. A run in our
     name that is not `at_work` here (its commit was never confirmed) is left to its lease.
     """
     with database.atomic():
-        until = Now() + timedelta(seconds=settings.LEASE_SECONDS)
-        mine = Run.objects.filter(lease_owner=owner, state=RunState.RUNNING, pk__in=at_work)
-        mine.update(lease_until=until)
-        rows = dict(mine.values_list("pk", "cancel_requested_at"))
-        for run_id, (message_id, text) in texts.items():
-            if run_id in rows:
-                _KEEP_TEXT.run(message=message_id, content=text)
+        mine = Run.objects.filter(lease_owner=owner, state=RunState.RUNNING)
+        if any(pk not in at_work for pk, _ in _MINE.all(owner=owner)):
+            mine = mine.filter(pk__in=list(at_work))  # only then: to name hundreds costs much
+        mine.update(lease_until=Now() + timedelta(seconds=settings.LEASE_SECONDS))
+        # After the rows were locked: before it, somebody else may have ended what we were late with.
+        rows = {pk: asked for pk, asked in _MINE.all(owner=owner) if pk in at_work}
+        kept = [{"message": message, "content": text} for run, (message, text) in texts.items() if run in rows]
+        _KEEP_TEXT.run_each(kept)
     return set(rows), {pk for pk, asked in rows.items() if asked}
 
 

@@ -33,6 +33,11 @@ def acting_for(owner: str) -> Holding[str]:
     return Holding(_acting_for, owner)
 
 
+def act_for(owner: str) -> None:
+    """From here on, in this context."""
+    _acting_for.set(owner)
+
+
 def current() -> str:
     return _acting_for.get()
 

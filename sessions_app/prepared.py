@@ -22,6 +22,7 @@ from uuid import UUID
 import orjson
 from django.db import DEFAULT_DB_ALIAS, connections, models
 from django.db.models import Value, sql
+from django.db.models.expressions import Col
 from django.db.models.fields.json import JSONField
 from django.db.models.query import ModelIterable
 
@@ -29,7 +30,6 @@ from sessions_app import rows
 from sessions_app.conf import settings
 
 R = TypeVar("R")
-_thread = threading.local()
 
 Store = Callable[[Any], Any]
 # Fields whose values a driver takes as they are.
@@ -80,19 +80,26 @@ def _with_constants(text: str, params: Sequence[Any]) -> tuple[str, list[Any]]:
 class _Statement:
     """One statement of the current thread's connection; compiled at its first use."""
 
-    def compiled(self) -> Any:
-        try:
-            return _thread.statements[self]
-        except AttributeError:
-            _thread.statements = {}
-        except KeyError:
-            pass
-        _thread.statements[self] = made = self.compile(connections[DEFAULT_DB_ALIAS])
-        return made
-
     def compile(self, connection: Any) -> Any:
         """What a run of the statement needs; the thread's own connection is found once, which is not free either."""
         raise NotImplementedError
+
+
+class _Compiled(dict[_Statement, Any]):
+    """What a thread's runs of each statement need."""
+
+    def __missing__(self, statement: _Statement) -> Any:
+        made = self[statement] = statement.compile(connections[DEFAULT_DB_ALIAS])
+        return made
+
+
+class _ThreadState(threading.local):
+    def __init__(self) -> None:
+        self.compiled = _Compiled()
+        self.moment: Store | None = None
+
+
+_thread = _ThreadState()
 
 
 class _Text:
@@ -100,12 +107,9 @@ class _Text:
 
     def __init__(self, connection: Any, text: str) -> None:
         self.connection, self._text, self._debug = connection, text, settings.DEBUG
-        self._ready, self._cursor = text, connection.create_cursor
-        if connection.vendor == "sqlite":
+        self._ready, self._on_sqlite = text, connection.vendor == "sqlite"
+        if self._on_sqlite:
             self._ready = PLACES.sub(lambda found: "?" if found[0] == "%s" else "%", text)
-            self._cursor = lambda: connection.connection.cursor()
-        elif connection.vendor == "postgresql":
-            self._cursor = lambda: _Preparing(connection.connection)
 
     def execute(self, values: Sequence[Any]) -> Any:
         """The driver's cursor. Django's own goes through the text for placeholders each time; it is taken when
@@ -120,12 +124,19 @@ class _Text:
         if connection.needs_rollback:
             connection.validate_no_broken_transaction()
         try:
-            cursor = self._cursor()
+            if self._on_sqlite:
+                return connection.connection.execute(self._ready, values)
+            cursor = _Preparing(connection.connection)
             cursor.execute(self._ready, values)
+            return cursor
         except Exception:
             with connection.wrap_database_errors:  # only now: it costs as much as a small statement
                 raise
-        return cursor
+
+    def execute_each(self, several: Sequence[Sequence[Any]]) -> None:
+        """The statement with each of these values, on which nobody looks, and which gives nothing back."""
+        with self.connection.cursor() as cursor:
+            cursor.executemany(self._text, several)
 
 
 class _Preparing:
@@ -164,14 +175,15 @@ class Select(_Statement, Generic[R]):
         text, params = _with_constants(*compiler.as_sql())
         columns = [column for column, *_ in compiler.select]
         converters = [
-            (position, _quicker(converter, connection), expression)
+            (position, converter, expression)
             for position, (some, expression) in compiler.get_converters(columns).items()
+            if not _comes_fit(expression, connection)
             for converter in some
         ]
         return _Text(connection, text), params, converters, _maker(queryset, compiler)
 
     def all(self, **values: Any) -> list[R]:
-        text, params, converters, make = self.compiled()
+        text, params, converters, make = _thread.compiled[self]
         cursor = text.execute([values[param.value] if isinstance(param, Slot) else param for param in params])
         try:
             found: list[Any] = cursor.fetchall()
@@ -231,8 +243,13 @@ class Update(_Statement):
 
     def run(self, **values: Any) -> int:
         """How many rows it changed."""
-        text, known, columns = self.compiled()
+        text, known, columns = _thread.compiled[self]
         return int(text.execute(columns.bound({**values, **known} if known else values)).rowcount)
+
+    def run_each(self, several: Sequence[Mapping[str, Any]]) -> None:
+        """As `run` for each, in one go."""
+        text, known, columns = _thread.compiled[self]
+        text.execute_each([columns.bound({**values, **known}) for values in several])
 
     def set(self, row: models.Model, **values: Any) -> int:
         """The columns of a model's instance, which are no relations, as they are in it."""
@@ -261,7 +278,7 @@ class _Insert(_Statement):
         return _Text(connection, str(text)), columns
 
     def run(self, rows: Sequence[models.Model]) -> None:
-        text, columns = self.compiled()
+        text, columns = _thread.compiled[self]
         values: list[Any] = []
         bound, relations = columns.bound, self._relations
         for row in rows:
@@ -303,11 +320,16 @@ class _Columns:
 
     def __init__(self, columns: Sequence[tuple[str, Store | None]]) -> None:
         self._all = _getter([name for name, _ in columns])
-        self._made_fit = [(place, store) for place, (_, store) in enumerate(columns) if store is not None]
+        made_fit = [(place, store) for place, (_, store) in enumerate(columns) if store is not None]
+        self._choices = [place for place, store in made_fit if store is _of_choice]
+        self._made_fit = [(place, store) for place, store in made_fit if store is not _of_choice]
 
     def bound(self, values: Mapping[str, Any]) -> list[Any]:
         getter = self._all
         found = [*getter(values)]
+        for place in self._choices:
+            if type(found[place]) is not str:
+                found[place] = _of_choice(found[place])
         for place, store in self._made_fit:
             found[place] = store(found[place])
         return found
@@ -320,18 +342,15 @@ def _getter(names: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda values: tuple(values[name] for name in names)
 
 
-def _quicker(converter: Any, connection: Any) -> Any:
-    """A shorter way to what SQLite's backend makes of a moment that it has read: it is in UTC, and does not say so."""
-    of_moments = connection.vendor == "sqlite" and converter == connection.ops.convert_datetimefield_value
-    if not of_moments or connection.timezone is not UTC:
-        return converter
-
-    def moment(value: Any, expression: Any, connection: Any) -> Any:
-        if type(value) is datetime and value.tzinfo is None:
-            return value.replace(tzinfo=UTC)
-        return converter(value, expression, connection)
-
-    return moment
+def _comes_fit(expression: Any, connection: Any) -> bool:
+    """Whether SQLite's driver gives what is to be read as it is meant, so that nothing is left to convert: numbers
+    always, and truth and moments of a column, whose type the driver sees."""
+    field = expression.output_field
+    if connection.vendor != "sqlite" or hasattr(field, "from_db_value"):
+        return False
+    if isinstance(field, models.IntegerField):
+        return True
+    return isinstance(expression, Col) and type(field) in (models.BooleanField, models.DateTimeField)
 
 
 def _store(field: models.Field[Any, Any], connection: Any) -> Store | None:
@@ -340,9 +359,6 @@ def _store(field: models.Field[Any, Any], connection: Any) -> Store | None:
 
     def store(value: Any) -> Any:
         return field.get_db_prep_save(value, connection)
-
-    def of_choice(value: Any) -> Any:
-        return str(value) if isinstance(value, str) else store(value)
 
     def as_json(value: Any) -> Any:
         try:
@@ -354,19 +370,26 @@ def _store(field: models.Field[Any, Any], connection: Any) -> Store | None:
     if kind is models.DateTimeField:
         return _moment(connection)
     if kind is models.UUIDField:
-        return (lambda value: value.hex if isinstance(value, UUID) else store(value)) if on_sqlite else store
+        return (lambda value: f"{value.int:032x}" if isinstance(value, UUID) else store(value)) if on_sqlite else store
     if isinstance(field, JSONField):
         return as_json if on_sqlite and field.encoder is None else store
     if isinstance(field, models.ForeignKey):
         return _store(field.target_field, connection)
     if kind in FIT:
-        return of_choice if field.choices else None
+        if field.choices:
+            return _of_choice if kind is models.CharField else store
+        return None
     return store
+
+
+def _of_choice(value: Any) -> Any:
+    """A driver takes text itself, or nothing, not one of an enumeration."""
+    return None if value is None else str(value)
 
 
 def _moment(connection: Any) -> Store:
     """What makes moments fit for the thread's database: one for all columns, since a change says `now` in many."""
-    if not hasattr(_thread, "moment"):
+    if _thread.moment is None:
         field = models.DateTimeField()
         as_text = connection.vendor == "sqlite" and connection.timezone is UTC
 
@@ -376,5 +399,4 @@ def _moment(connection: Any) -> Store:
             return field.get_db_prep_save(value, connection)
 
         _thread.moment = lru_cache(MOMENTS)(store)
-    made: Store = _thread.moment
-    return made
+    return _thread.moment

@@ -41,7 +41,9 @@ class Blank(Generic[M]):
             values[own] = None if one is None else one.__dict__[key]
         for name, make in made:
             values[name] = make()
-        return _with(self._model, values)
+        row = self._model.__new__(self._model)
+        row.__dict__ = values
+        return row
 
     def _way(self, given: tuple[str, ...]) -> _Way:
         """What is to be done where just these fields are given; found out once for each place in the code."""
@@ -73,10 +75,6 @@ def stored(model: type[M], database: str, values: dict[str, Any]) -> M:
     """A row of the database, by the names of its columns' attributes; what is left out is deferred. Takes `values`."""
     values["_state"] = state = ModelState()
     state.db, state.adding = database, False
-    return _with(model, values)
-
-
-def _with(model: type[M], values: dict[str, Any]) -> M:
     row = model.__new__(model)
     row.__dict__ = values
     return row

@@ -16,7 +16,7 @@ MAX_DEPTH = 200
 # orjson turns integers beyond 64 bits into floats; the smallest of them has 19 digits.
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-NUL, WRITTEN_NUL = "\x00", "\\u0000"
+NUL, WRITTEN_NUL, WRITTEN_NUL_BYTES = "\x00", "\\u0000", b"\\u0000"
 
 
 def loads(body: bytes | bytearray | memoryview | str) -> Any:
@@ -89,13 +89,22 @@ def clean(value: Any) -> Any:
 
     Returns the very same object when there is none.
     """
+    try:
+        if WRITTEN_NUL_BYTES not in orjson.dumps(value):
+            return value
+    except TypeError:  # a number beyond 64 bits
+        pass
+    return _clean(value)
+
+
+def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace(NUL, WRITTEN_NUL) if NUL in value else value
     if isinstance(value, dict):
-        cleaned = {clean(key): clean(item) for key, item in value.items()}
+        cleaned = {_clean(key): _clean(item) for key, item in value.items()}
         return value if _same_pairs(value, cleaned) else cleaned
     if isinstance(value, list):
-        items = [clean(item) for item in value]
+        items = [_clean(item) for item in value]
         return value if all(new is old for new, old in zip(items, value, strict=True)) else items
     return value
 

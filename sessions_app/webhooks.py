@@ -21,6 +21,7 @@ from django.dispatch import receiver
 from sessions_app import audit, database, events, sealing
 from sessions_app.errors import WebhookInvalid, WebhookNotFound
 from sessions_app.models import Event, Webhook, WebhookAttempt
+from sessions_app.prepared import Select
 
 MAX_AGE_SECONDS = 5.0
 SECRET_BYTES = 32
@@ -166,6 +167,7 @@ def note_attempt(webhook: Webhook, event: Event | None, *, status: int | None, d
 
 # --- known by heart ----------------------------------------------------------------------------------------------
 
+_ALL = Select[Webhook](lambda: Webhook.objects.order_by("pk"))
 _known: tuple[Webhook, ...] = ()
 _read_at: float | None = None
 _reading = threading.Lock()  # or an older reading could end after a newer one
@@ -180,7 +182,7 @@ def refresh() -> None:
     """Reads them again: one statement."""
     global _known, _read_at
     with _reading:
-        _known, _read_at = tuple(Webhook.objects.order_by("pk")), time.monotonic()
+        _known, _read_at = tuple(_ALL.all()), time.monotonic()
         enabled = [webhook for webhook in _known if webhook.enabled]
         events.subscribe_stored((pattern, one.handler) for one in enabled for pattern in split_patterns(one.patterns))
 

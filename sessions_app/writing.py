@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
 from django.db import models
-from django.utils import timezone
 
 from sessions_app import audit, database, events, failpoints, owners, prepared
 from sessions_app.errors import SessionNotFound
@@ -50,7 +50,7 @@ class Change:
     def __init__(self, session: Session, *, correlation_id: str = "") -> None:
         self.session = session
         self.correlation_id = correlation_id
-        self.now = timezone.now()
+        self.now = datetime.now(UTC)
         self.events: list[Event] = []
         self.cause = ""
         self.owed = True  # whether handlers hear of the events

@@ -17,7 +17,7 @@ from typing import Literal
 from agents_app import tools
 from sessions_app.conf import settings
 
-__all__ = ["Agent", "apply", "available", "defined", "everyone", "get", "problems", "resolve"]
+__all__ = ["Agent", "apply", "available", "defined", "everyone", "get", "problems", "resolve", "types"]
 
 MAX_TYPE_LENGTH = 32  # what the database's columns hold
 
@@ -93,9 +93,21 @@ def available() -> list[Agent]:
     return [_applied.get(agent.type) or agent for agent in _of_mode("multi" if settings.MULTI_AGENT_MODE else "single")]
 
 
+def types() -> tuple[str, ...]:
+    """The types of those available."""
+    return _types_of_mode("multi" if settings.MULTI_AGENT_MODE else "single")
+
+
+@cache
+def _types_of_mode(mode: str) -> tuple[str, ...]:
+    return tuple(agent.type for agent in _of_mode(mode))
+
+
 def resolve(name: str) -> str | None:
     """The type that a client means by this name or alias; None where there is none in the current mode."""
-    return next((agent.type for agent in available() if name == agent.type or name in agent.aliases), None)
+    if name in types():
+        return name
+    return next((agent.type for agent in available() if name in agent.aliases), None)
 
 
 def problems() -> list[str]:

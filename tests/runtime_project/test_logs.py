@@ -60,7 +60,6 @@ class Log:
         self.written = io.StringIO()
         self.handler = logging.StreamHandler(self.written)
         self.handler.setFormatter(formatter.pop("()")(**formatter))
-        self.handler.addFilter(logs.ToldElsewhere())
 
     def __enter__(self) -> Log:
         logging.getLogger().addHandler(self.handler)

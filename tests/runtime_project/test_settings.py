@@ -31,7 +31,7 @@ def shown(directory: Path, *names: str, **variables: str) -> dict[str, Any]:
 )
 def test_sqlite_urls(url: str, name: str) -> None:
     config = database(url)
-    assert config["ENGINE"] == "django.db.backends.sqlite3"
+    assert config["ENGINE"] == "runtime_project.sqlite3"
     assert str(config["NAME"]) == name
     assert config["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
     assert "journal_mode=WAL" in config["OPTIONS"]["init_command"]

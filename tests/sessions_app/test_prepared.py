@@ -72,7 +72,7 @@ def test_constants_of_a_statement_are_what_the_queryset_says(session: Session, o
 def test_a_statement_of_a_partial_index_binds_only_what_it_is_given() -> None:
     """SQLite would plan it anew at each run: several times what the statement itself costs."""
     for prepared_one in (writing._BY_NAME, writing._BY_KEY):
-        _, bound, *_ = prepared_one.compiled()
+        _, bound, *_ = prepared._thread.compiled[prepared_one]
         assert [type(one) for one in bound] == [Slot]
 
 
