@@ -112,21 +112,12 @@ class Stream(AsyncHttpConsumer, ABC):
             return
         more = True
         with told.reader as source:
-            async for batch in source.frames(settings.KEEPALIVE_SECONDS, Outlet(self._sender())):
+            outlet = Outlet(self.scope.get("send_on", self.base_send), frames.delta_message)
+            async for batch in source.frames(settings.KEEPALIVE_SECONDS, outlet):
                 body, more = frames.sse(batch) or frames.KEEPALIVE, not source.finished
                 await self.base_send({"type": "http.response.body", "body": body, "more_body": more})
         if more:  # else the end of the body went out with its last frames
             await self.send_body(b"")
-
-    def _sender(self) -> Callable[[str, str], Awaitable[None]]:
-        """What sends a piece of text, with the cursor after it."""
-        send = self.base_send
-
-        def sending(text: str, cursor: str) -> Awaitable[None]:
-            body = frames.delta_sse(text, cursor)
-            return send({"type": "http.response.body", "body": body, "more_body": True})
-
-        return sending
 
     @property
     def address(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -36,8 +36,13 @@ class Hint:
 
 
 Item = Delta | Event | Hint
-AtOnce = Callable[[int, int, str], bool]
-"""Takes more of a message, from this character on, as a Delta would bring it; False where it cannot."""
+
+
+class Taker(Protocol):
+    """Takes text for a reader while that waits, so that nobody need be woken."""
+
+    def take(self, message_id: int, start: int, end: int, text: str) -> bool:
+        """More of a message, between these characters, as a Delta would bring it; False where it cannot."""
 
 
 class Sharing(Protocol):
@@ -54,8 +59,8 @@ class Inbox:
     """What one reader has not taken yet. Bounded: a reader too slow for it loses all of it, and looks it up."""
 
     __slots__ = (
-        "_characters", "_items", "_seconds", "_timer", "_until", "_waiter", "_woken", "at_once", "closed",
-        "heard", "lost",
+        "_characters", "_items", "_seconds", "_timer", "_until", "_waiter", "_woken", "closed", "heard", "lost",
+        "taker",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -65,8 +70,8 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._until = self._seconds = 0.0
-        self.at_once: AtOnce | None = None  # while the reader waits, and takes text itself: it wakes nobody
-        self.heard = False  # by `at_once`: that was no silence
+        self.taker: Taker | None = None  # while the reader waits
+        self.heard = False  # by the taker: that was no silence
         self.lost = False
         self.closed = False
 
@@ -82,7 +87,7 @@ class Inbox:
             self.lost = True
         else:
             self._items.append(item)
-        self._woken, self.at_once = True, None  # as `wake`, without its calls
+        self._woken, self.taker = True, None  # as `wake`, without its calls
         if (waiter := self._waiter) is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -93,8 +98,8 @@ class Inbox:
         self._woken = False
         return items, lost
 
-    async def wait(self, seconds: float, at_once: AtOnce | None = None) -> bool:
-        """True when something came, False after so long a silence, or up to twice as long where `at_once` heard text in
+    async def wait(self, seconds: float, taker: Taker | None = None) -> bool:
+        """True when something came, False after so long a silence, or up to twice as long where the taker had text in
         between. It may be called once a token: so a bare future, and a timer that is left to run and sets itself anew
         when it finds that the wait has begun again meanwhile."""
         if not self._woken:
@@ -102,11 +107,11 @@ class Inbox:
             self._until, self._seconds, self.heard = loop.time() + seconds, seconds, False
             if self._timer is None or self._timer.when() > self._until:
                 self._set_timer(loop)
-            self._waiter, self.at_once = loop.create_future(), at_once
+            self._waiter, self.taker = loop.create_future(), taker
             try:
                 await self._waiter
             finally:
-                self._waiter = self.at_once = None
+                self._waiter = self.taker = None
         return self._woken
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -132,7 +137,7 @@ class Inbox:
 
     def wake(self) -> None:
         """Lets the reader go on, as if something had come."""
-        self._woken, self.at_once = True, None
+        self._woken, self.taker = True, None
         self._let_go()
 
     def _let_go(self) -> None:
@@ -146,32 +151,48 @@ class Topic:
     inboxes: tuple[Inbox, ...] = ()
     growing: Growing | None = None
 
+    def told_to(self, inboxes: tuple[Inbox, ...]) -> None:
+        self.inboxes = inboxes
+        if self.growing is not None:
+            self.growing.inboxes = inboxes
+
+    def grows(self, growing: Growing | None) -> None:
+        """From here on this text, and no other."""
+        if self.growing is not None:
+            self.growing.inboxes = None
+        self.growing = growing
+
 
 @dataclass(slots=True, eq=False)
 class Growing:
-    """The text of a message that a run of this process is writing."""
+    """The text of a message that a run of this process is writing.
 
-    topic: Topic
+    With a hundred streams nothing of a stream is in the processor's caches when its next token comes: each object on
+    its way costs more than what is done with it. So it has its topic's inboxes itself, and passes its numbers on.
+    """
+
+    session_pk: int
     message_id: int
+    inboxes: tuple[Inbox, ...] | None  # its topic's; none when the session is another turn's
     length: int = 0
     parts: list[str] = field(default_factory=list)
 
     def grow(self, text: str) -> None:
         """Tells the readers more of it, at once; a turn that lost the session to another says nothing."""
-        topic = self.topic
-        if topic.growing is not self:
+        inboxes = self.inboxes
+        if inboxes is None:
             return
-        start = self.length
         self.parts.append(text)
-        self.length += len(text)
-        for inbox in topic.inboxes:
-            at_once = inbox.at_once
-            if at_once is not None and at_once(self.message_id, start, text):
+        start, message_id = self.length, self.message_id
+        self.length = end = start + len(text)
+        for inbox in inboxes:
+            taker = inbox.taker
+            if taker is not None and taker.take(message_id, start, end, text):
                 inbox.heard = True
             else:
-                inbox.push(Delta(self.message_id, start, text))
+                inbox.push(Delta(message_id, start, text))
         if _sharing is not None:
-            _sharing.grew(topic.session_pk, Delta(self.message_id, start, text))
+            _sharing.grew(self.session_pk, Delta(message_id, start, text))
 
     def text(self) -> str:
         """The whole; readers of other threads ask too, so nothing is changed here."""
@@ -208,7 +229,7 @@ def subscribe(session_pk: int, inbox: Inbox) -> None:
     topic = _topic(session_pk)
     if _sharing is not None and not topic.inboxes:
         _sharing.wanted(session_pk, here=True)
-    topic.inboxes = (*topic.inboxes, inbox)
+    topic.told_to((*topic.inboxes, inbox))
     if _closed:
         inbox.close()
     _inboxes += 1
@@ -225,7 +246,7 @@ def unsubscribe(session_pk: int, inbox: Inbox) -> None:
     inbox.forget_time()
     if session_pk in _topics:
         topic = _topics[session_pk]
-        topic.inboxes = tuple(one for one in topic.inboxes if one is not inbox)
+        topic.told_to(tuple(one for one in topic.inboxes if one is not inbox))
         if _sharing is not None and not topic.inboxes:
             _sharing.wanted(session_pk, here=False)
         _forget_idle(session_pk)
@@ -234,7 +255,7 @@ def unsubscribe(session_pk: int, inbox: Inbox) -> None:
 def open_text(session_pk: int, message_id: int) -> Growing:
     """A run of this process begins to write this message."""
     topic = _topic(session_pk)
-    topic.growing = growing = Growing(topic, message_id)
+    topic.grows(growing := Growing(session_pk, message_id, topic.inboxes))
     return growing
 
 
@@ -249,7 +270,7 @@ def close_text(session_pk: int, message_id: int) -> None:
     """The message is written; another one may be open already."""
     topic = _topics.get(session_pk)
     if topic is not None and topic.growing is not None and topic.growing.message_id == message_id:
-        topic.growing = None
+        topic.grows(None)
     _forget_idle(session_pk)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from agents_app.llm_events import loads
 from agents_app.llm_failures import failure_told
-from agents_app.llm_likeness import Likeness
+from agents_app.llm_likeness import Likeness, text_within
 from agents_app.llm_types import Answer, RequestedCall, Usage
 from sessions_app.conf import settings
 from sessions_app.errors import AnswerTooLong, LLMFault, LLMGarbage, LLMOutputLimit, LLMRefused
@@ -26,8 +26,8 @@ class Assembly:
     that is new."""
 
     __slots__ = (
-        "_by_index", "_calls", "_legacy", "_likeness", "_most_bytes", "_reasoning", "_size_bytes", "_text",
-        "finish_reason", "model", "seen", "usage",
+        "_after", "_before", "_by_index", "_calls", "_end", "_legacy", "_likeness", "_most_bytes", "_reasoning",
+        "_size_bytes", "_start", "_text", "finish_reason", "model", "seen", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -43,17 +43,20 @@ class Assembly:
         self._by_index: dict[int, _Call] = {}
         self._legacy: _Call | None = None
         self._likeness = Likeness()
+        # What it knows of events with their framing: two objects less to look at, for each token.
+        self._before, self._after, self._start, self._end = self._likeness.framed
 
     def add_event(self, event: bytes) -> str:
         """A chunk as JSON."""
-        text = self.add_alike(event) if self._likeness.known else None
-        return self._add_unlike(event) if text is None else text
+        text = self._likeness.text_in(event) if self._likeness.known else None
+        return self._add_unlike(event) if text is None else self._add_alike(text)
 
-    def add_alike(self, data: bytes, *, framed: bool = False) -> str | None:
-        """A chunk like those before it, `framed` as an event or not; None, and nothing is added, for any other."""
-        text = self._likeness.text_in(data, framed=framed)
-        if text is None:
-            return None
+    def add_framed(self, data: bytes) -> str | None:
+        """An event with its framing whose chunk is like those before it; None, and nothing is added, for any other."""
+        text = text_within(data, self._before, self._after, self._start, self._end)
+        return None if text is None else self._add_alike(text)
+
+    def _add_alike(self, text: str) -> str:
         # As `_plain` and `_keep`, without their calls for each token.
         if "\x00" in text:
             text = _plain(text)
@@ -72,6 +75,7 @@ class Assembly:
             delta, ends = choice.get("delta"), choice.get("finish_reason") is not None
             if not others and not ends and delta and len(delta) == 1 and type(delta.get("content")) is str:
                 self._likeness.learn(event, chunk, delta)
+                self._before, self._after, self._start, self._end = self._likeness.framed
         return text
 
     def add(self, chunk: Any) -> str:
@@ -113,6 +117,7 @@ class Assembly:
         if model != self.model and isinstance(model, str):
             self.model = _plain(model)
             self._likeness.forget()
+            self._before, self._after, self._start, self._end = self._likeness.framed
         choices = chunk.get("choices") or []
         if not isinstance(choices, list):
             raise LLMGarbage(reason="choices of a wrong type")

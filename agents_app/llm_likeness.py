@@ -23,27 +23,31 @@ def _around(before: bytes, after: bytes) -> _Around:
     return before + QUOTE, QUOTE + after, len(before), -len(after)
 
 
+def text_within(data: bytes, before: bytes, after: bytes, start: int, end: int) -> str | None:
+    """The text of what begins and ends so; None where it does not. An event with its framing is then one, and whole:
+    a string of JSON holds no line break."""
+    if not before or not data.startswith(before) or not data.endswith(after):
+        return None
+    try:
+        text: str = orjson.loads(data[start:end])  # in quotes: a string, if it is one value
+    except orjson.JSONDecodeError:
+        return None
+    return text
+
+
 class Likeness:
     """What the plain chunks of one answer have in common, as soon as it is known."""
 
-    __slots__ = ("_bare", "_framed", "_lessons", "known")
+    __slots__ = ("_bare", "_lessons", "framed", "known")
 
     def __init__(self) -> None:
         self.known = False
-        self._bare = self._framed = UNKNOWN
+        self._bare = self.framed = UNKNOWN  # `framed`: of an event with its framing
         self._lessons = LESSONS
 
-    def text_in(self, data: bytes, *, framed: bool = False) -> str | None:
-        """The text of a chunk that is like the known one; None for any other. `framed`: of an event with its framing;
-        it is one and whole, since a string of JSON holds no line break."""
-        before, after, start, end = self._framed if framed else self._bare
-        if not before or not data.startswith(before) or not data.endswith(after):
-            return None
-        try:
-            text: str = orjson.loads(data[start:end])  # in quotes: a string, if it is one value
-        except orjson.JSONDecodeError:
-            return None
-        return text
+    def text_in(self, chunk: bytes) -> str | None:
+        """The text of a chunk that is like the known one; None for any other."""
+        return text_within(chunk, *self._bare)
 
     def learn(self, event: bytes, chunk: dict[str, Any], delta: dict[str, Any]) -> None:
         """Takes as the known one this chunk, of which nothing counts but `content` in its `delta`."""
@@ -61,10 +65,10 @@ class Likeness:
         if same:
             self._bare = _around(before, after)
             in_one_line = b"\n" not in event and b"\r" not in event
-            self._framed = _around(b"data: " + before, after + b"\n\n") if in_one_line else UNKNOWN
+            self.framed = _around(b"data: " + before, after + b"\n\n") if in_one_line else UNKNOWN
             self.known = True
 
     def forget(self) -> None:
         """What was known does not hold any more."""
         self.known = False
-        self._bare = self._framed = UNKNOWN
+        self._bare = self.framed = UNKNOWN

@@ -48,7 +48,7 @@ class Reading:
         return self.done or bool(self.assembly.finish_reason)
 
     def feed(self, data: bytes) -> None:
-        if self._between and (text := self.assembly.add_alike(data, framed=True)) is not None:
+        if self._between and (text := self.assembly.add_framed(data)) is not None:
             self.events += 1  # as nearly all reads of a slow answer: one more event like those before it
             if text:
                 tell = self._tell  # Python 3.11 is slow to call what an attribute holds

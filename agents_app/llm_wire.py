@@ -29,7 +29,7 @@ class Connection(asyncio.Protocol):
     """One connection, and the answer to its request: the head is there once `ask` returns, the body comes by `read`."""
 
     __slots__ = (
-        "_body", "_error", "_head_bytes", "_hear", "_keeps_alive", "_open", "_over", "_parser", "_transport",
+        "_body", "_error", "_head_bytes", "_hear", "_keeps_alive", "_more", "_open", "_over", "_parser", "_transport",
         "_waiter", "headers", "status",
     )  # fmt: skip
 
@@ -44,7 +44,8 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: dict[str, str] = {}
         self._head_bytes = 0
-        self._body: list[bytes] = []  # what nobody has heard yet
+        self._body = b""  # what nobody has heard yet, and more of it
+        self._more: list[bytes] = []
         self._hear: Callable[[bytes], None] | None = None
         self._over = False
         self._keeps_alive = False
@@ -99,9 +100,11 @@ class Connection(asyncio.Protocol):
 
     def _hand_on(self, hear: Callable[[bytes], None]) -> None:
         """Lets the listener hear what there is of the body; the end is told after the last of it."""
-        if body := self._body:
-            data = b"".join(body) if len(body) > 1 else body[0]
-            body.clear()
+        if data := self._body:
+            self._body = b""
+            if self._more:
+                data = b"".join((data, *self._more))
+                self._more.clear()
             try:
                 hear(data)
             except Exception as error:
@@ -157,8 +160,12 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def on_body(self, data: bytes) -> None:
-        if not self._over:
-            self._body.append(data)
+        if self._over:
+            return
+        if self._body:  # one that is all there is to hear needs no list
+            self._more.append(data)
+        else:
+            self._body = data
 
     def on_message_complete(self) -> None:
         if self.status and not self._over:

@@ -7,38 +7,80 @@ it, and what comes meanwhile queues up before that task as ever.
 
 from __future__ import annotations
 
-import asyncio
+import time
 import types
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+T = TypeVar("T")
 Sending = Generator[Any, Any, None]  # what awaiting a `send` runs
 SENT = object()
 
 
-class Outlet:
-    """The way out of one reader's text; `send` sends a piece of it with the cursor after it, when awaited. It begins in
-    no task of its own: it may wait for futures, and use nothing that asks which task it is in, such as timeouts."""
+def _nobody() -> None:
+    """No reader waits yet."""
 
-    __slots__ = ("_begun", "_error", "_send")
 
-    def __init__(self, send: Callable[[str, str], Awaitable[None]]) -> None:
-        self._send = send
+class Outlet(Generic[T]):
+    """The way out of one reader's text: `send` sends, when awaited, what `made` makes of a piece and of the cursor
+    after it. It begins in no task of its own: it may wait for futures, and use nothing that asks which task it is in,
+    such as timeouts.
+
+    While its reader waits, it takes text for it (`live.Taker`), and knows of it what that needs.
+    """
+
+    __slots__ = (
+        "_after", "_before", "_begun", "_error", "_made", "_message_id", "_send", "_silent_until", "_wake", "offset",
+        "spoke",
+    )  # fmt: skip
+
+    def __init__(self, send: Callable[[T], Awaitable[None]], made: Callable[[str, str], T]) -> None:
+        self._send, self._made = send, made
         self._begun: tuple[Sending, Any] | None = None
         self._error: Exception | None = None
+        self._wake: Callable[[], None] = _nobody
+        self._message_id: int | None = None
+        self._before = self._after = ""
+        self._silent_until: float | None = None
+        self.offset = 0
+        self.spoke = False
+
+    def expect(
+        self, message_id: int | None, offset: int, around: tuple[str, str], wake: Callable[[], None],
+        silent_until: float | None = None,
+    ) -> None:  # fmt: skip
+        """What is taken from here on: text of this message from this character on, whose number stands between those
+        parts in the cursor. With `silent_until` it is only passed over: then, at the latest, the reader wakes."""
+        self._message_id, self.offset, self._wake, self._silent_until = message_id, offset, wake, silent_until
+        self._before, self._after = around
+        self.spoke = False
+
+    def take(self, message_id: int, start: int, end: int, text: str) -> bool:
+        """Text that follows on what was told; False for any other."""
+        if message_id != self._message_id or start != self.offset:
+            return False
+        self.offset = end
+        if self._silent_until is None:
+            self.spoke = True
+            if not self.now(text, f"{self._before}{end}{self._after}"):
+                self._wake()
+        elif time.monotonic() >= self._silent_until:
+            self._wake()
+        return True
 
     def now(self, text: str, cursor: str) -> bool:
         """Sends a piece; False where that has not ended, or failed: then `settled` must be awaited before the next."""
         try:
-            send = self._send  # Python 3.11 is slow to call what an attribute holds
-            sending = send(text, cursor).__await__()
+            send, made = self._send, self._made  # Python 3.11 is slow to call what an attribute holds
+            sending = send(made(text, cursor)).__await__()
             waits_for = next(sending, SENT)  # as `send(None)`, without an exception made to say that it is over
             if waits_for is SENT:
                 return True
             self._begun = sending, waits_for
         except Exception as error:  # whoever speaks is not to blame: the reader's own task hears of it
             self._error = error
-        except asyncio.CancelledError:  # of what the sending waited for: it is nobody's task that was cancelled
+        except CancelledError:  # of what the sending waited for: it is nobody's task that was cancelled
             self._error = ConnectionAbortedError()
         return False
 

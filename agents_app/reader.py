@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from agents_app import frames, live
 from agents_app.frames import Cursor, Frame
@@ -53,9 +54,8 @@ class Reader:
     _healed_at: float = 0.0
     _behind: bool = False
     _tag: str = ""
-    _outlet: Outlet | None = None
+    _outlet: Outlet[Any] | None = None
     _spoke_at: float = 0.0
-    _keepalive_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self._tag = self.session.cursor_tag
@@ -78,10 +78,10 @@ class Reader:
         """Nothing more is to come of what was asked for."""
         return self.ended or self._paused or not self.follow
 
-    async def frames(self, keepalive_seconds: float, outlet: Outlet | None = None) -> AsyncIterator[list[Frame]]:
+    async def frames(self, keepalive_seconds: float, outlet: Outlet[Any] | None = None) -> AsyncIterator[list[Frame]]:
         """Yields what comes, as it comes; an empty list whenever so many seconds passed in silence. Text that follows
         on what was yielded, while this waits, goes straight to the `outlet`."""
-        self._outlet, self._keepalive_seconds = outlet, keepalive_seconds
+        self._outlet = outlet
         if self.told is None:
             await self._catch_up()
         else:
@@ -98,10 +98,8 @@ class Reader:
                 yield await self._left_off()
                 return
             # What comes need not be for this reader: silence is counted by the clock.
-            due = self._spoke_at + keepalive_seconds - time.monotonic()
-            came = await self._inbox.wait(min(POLL_SECONDS, max(due, 0.0)), self._at_once())
-            if outlet is not None:
-                await outlet.settled()
+            due = self._spoke_at + keepalive_seconds
+            came = await self._wait(min(POLL_SECONDS, max(due - time.monotonic(), 0.0)), due)
             items, lost = self._inbox.take()
             whole = self._take(items)
             if lost or not came or self._behind or not (whole or self._healed_just_now()):
@@ -120,34 +118,25 @@ class Reader:
 
     # --- live ---
 
-    def _at_once(self) -> live.AtOnce | None:
-        """What takes the text that comes while this waits: which message is open, and whose, changes between waits."""
-        if self._outlet is None or self._behind:
-            return None
-        return self._say_at_once if self._tells_text() else self._pass_over
+    async def _wait(self, seconds: float, due: float) -> bool:
+        """True when something came, False after so long a silence. The outlet takes the text that comes meanwhile."""
+        outlet = self._outlet
+        if outlet is None:
+            return await self._inbox.wait(seconds)
+        if self._behind:
+            came = await self._inbox.wait(seconds)
+        else:
+            around, silent_until = (f"{self.seq}.", f"-{self._tag}"), None if self._tells_text() else due
+            outlet.expect(self.open_id, self.offset, around, self._inbox.wake, silent_until)
+            came = await self._inbox.wait(seconds, outlet)
+            self.offset = outlet.offset
+            if outlet.spoke:  # nobody looked at the clock then: it is so long ago at the least
+                self._spoke_at = time.monotonic() - (0.0 if came else seconds)
+        await outlet.settled()
+        return came
 
     def _tells_text(self) -> bool:
         return not self.whole_messages and self.run_id in (None, self.open_run)
-
-    def _say_at_once(self, message_id: int, start: int, text: str) -> bool:
-        """Text that follows on what was told; False for any other."""
-        outlet = self._outlet
-        if message_id != self.open_id or start != self.offset or outlet is None:
-            return False
-        self.offset = offset = start + len(text)
-        self._spoke_at = time.monotonic()
-        if not outlet.now(text, f"{self.seq}.{offset}-{self._tag}"):  # the cursor
-            self._inbox.wake()
-        return True
-
-    def _pass_over(self, message_id: int, start: int, text: str) -> bool:
-        """The same of text that is not for this reader: to it, it is silence."""
-        if message_id != self.open_id or start != self.offset:
-            return False
-        self.offset += len(text)
-        if time.monotonic() - self._spoke_at >= self._keepalive_seconds:
-            self._inbox.wake()
-        return True
 
     def _take(self, items: Sequence[live.Item]) -> bool:
         """Turns what came into frames; False where something is missing before it."""

@@ -87,8 +87,8 @@ class Turn:
     """One run at work in this process."""
 
     __slots__ = (
-        "_growing", "_held", "_saved", "_spoken", "_stopped", "_task", "agent", "answering", "began", "counters",
-        "ended_with", "fault_code", "first_token_ms", "leased_until", "queue_behind", "request", "run",
+        "_growing", "_held", "_leased_until", "_saved", "_spoken", "_stopped", "_task", "agent", "answering",
+        "began", "counters", "ended_with", "fault_code", "first_token_ms", "queue_behind", "request", "run",
         "sample", "session", "stopped_by", "traceparent", "work",
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ class Turn:
         self.ended_with = self.fault_code = ""
         self.first_token_ms: int | None = None
         self.stopped_by: RuntimeFault | None = None
-        self.leased_until = time.monotonic() + lease_left(work.run)
+        self._leased_until = time.monotonic() + lease_left(work.run)
         self._held: list[str] = []
         self._growing: live.Growing | None = None  # the open message's text
         self._spoken = False  # the model, in the request that runs
@@ -131,7 +131,7 @@ class Turn:
 
     def renewed(self, leased_until: float) -> None:
         """The lease is known to be ours until then: what was held back may be shown."""
-        self.leased_until = leased_until
+        self._leased_until = leased_until
         held, self._held = self._held, []
         if held and self._growing is not None:
             self._growing.grow("".join(held))
@@ -273,7 +273,7 @@ class Turn:
         if not self._spoken:
             self._spoke_first()
         # A process that was frozen, or has lost the database, may have lost the run: nobody sees what is not stored.
-        if time.monotonic() > self.leased_until:
+        if time.monotonic() > self._leased_until:
             self._held.append(text)
         elif self._growing is not None:
             self._growing.grow(text)

@@ -152,16 +152,17 @@ class SessionSocket(AsyncWebsocketConsumer):
     async def _read(self, reader: Reader) -> None:
         reader.marks = True
         with reader as source:
-            async for batch in source.frames(settings.KEEPALIVE_SECONDS, Outlet(partial(self._tell_text, reader))):
+            outlet = Outlet(partial(self._tell_text, reader), frames.delta)
+            async for batch in source.frames(settings.KEEPALIVE_SECONDS, outlet):
                 await self._resumed.wait()
                 if self.following not in (None, reader):
                     return  # the client has resumed: the follower tells this too
                 await self._tell(batch)
 
-    async def _tell_text(self, reader: Reader, text: str, cursor: str) -> None:
+    async def _tell_text(self, reader: Reader, frame: Frame) -> None:
         await self._resumed.wait()
         if self.following in (None, reader):  # else the reader leaves off with what comes next
-            await self.send(text_data=frames.delta(text, cursor).websocket())
+            await self.send(text_data=frame.websocket())
 
     async def _cancel(self, value: dict[str, Any]) -> None:
         self._require(act=True)

@@ -59,6 +59,7 @@ class Gate:
         path = scope["path"]
         standing = None if _uncounted(path) else await ratelimits.hit_address(scope["address"])
         answer = _Answer(send, scope, standing)
+        scope["send_on"] = send  # what an answer goes on with, once it has begun
         if standing is not None and not standing.allowed:
             if not await _may_answer_a_call(scope):
                 await answer.too_many(standing)
@@ -119,6 +120,7 @@ class Gate:
                 return False
             is_socket = scope["type"] == "websocket"
             async with sentinel.watched(principal, is_socket=is_socket, receive=receive, send=send) as connection:
+                scope["send_on"] = connection.send
                 await self.app(scope, connection.receive, connection.send)
                 return connection.ended
 
@@ -160,7 +162,6 @@ class _Answer:
         self._started = False
 
     def send(self, message: Message) -> Awaitable[None]:
-        """No coroutine around the server's own: one of these is made for each token."""
         send = self._send
         if not self._started and message["type"] == "http.response.start":
             self._started = True

@@ -16,7 +16,12 @@ from agents_app.outlets import Outlet
 from agents_app.reader import Reader
 from sessions_app.models import Session
 
-PIECE = "a", "1.1-t"
+Piece = tuple[str, str]
+PIECE: Piece = "a", "1.1-t"
+
+
+def made(text: str, cursor: str) -> Piece:
+    return text, cursor
 
 
 class Client:
@@ -28,20 +33,20 @@ class Client:
         self.ready.set()
         self.cancelled = False
 
-    async def send(self, text: str, cursor: str) -> None:
+    async def send(self, piece: Piece) -> None:
         try:
             await self.ready.wait()
-            if text == "twice":
+            if piece[0] == "twice":
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             self.cancelled = True
             raise
-        self.got.append((text, cursor))
+        self.got.append(piece)
 
 
 async def test_what_need_not_wait_is_sent_on_the_spot() -> None:
     client = Client()
-    assert Outlet(client.send).now(*PIECE)
+    assert Outlet(client.send, made).now(*PIECE)
     assert client.got == [PIECE]
 
 
@@ -49,7 +54,7 @@ async def test_what_need_not_wait_is_sent_on_the_spot() -> None:
 async def test_what_must_wait_is_sent_by_the_readers_task(piece: tuple[str, str]) -> None:
     client = Client()
     client.ready.clear()
-    outlet = Outlet(client.send)
+    outlet = Outlet(client.send, made)
     assert not outlet.now(*piece)
     settling = asyncio.create_task(outlet.settled())
     await asyncio.sleep(0)
@@ -64,7 +69,7 @@ async def test_what_must_wait_is_sent_by_the_readers_task(piece: tuple[str, str]
 async def test_a_client_that_leaves_meanwhile_ends_what_was_begun() -> None:
     client = Client()
     client.ready.clear()
-    outlet = Outlet(client.send)
+    outlet = Outlet(client.send, made)
     assert not outlet.now(*PIECE)
     settling = asyncio.create_task(outlet.settled())
     await asyncio.sleep(0)
@@ -78,7 +83,7 @@ async def test_a_client_that_leaves_meanwhile_ends_what_was_begun() -> None:
 async def test_what_was_begun_ends_with_its_reader() -> None:
     client = Client()
     client.ready.clear()
-    outlet = Outlet(client.send)
+    outlet = Outlet(client.send, made)
     assert not outlet.now(*PIECE)
     outlet.close()
     client.ready.set()
@@ -87,10 +92,10 @@ async def test_what_was_begun_ends_with_its_reader() -> None:
 
 
 async def test_the_reader_hears_of_a_failure_and_not_the_speaker() -> None:
-    async def broken(text: str, cursor: str) -> None:
+    async def broken(piece: Piece) -> None:
         raise ConnectionResetError
 
-    outlet = Outlet(broken)
+    outlet = Outlet(broken, made)
     assert not outlet.now(*PIECE)
     with pytest.raises(ConnectionResetError):
         await outlet.settled()
@@ -101,20 +106,20 @@ async def test_what_the_sending_waited_for_may_be_cancelled() -> None:
     gone = asyncio.get_running_loop().create_future()
     gone.cancel()
 
-    async def cancelled(text: str, cursor: str) -> None:
+    async def cancelled(piece: Piece) -> None:
         await gone
 
-    outlet = Outlet(cancelled)
+    outlet = Outlet(cancelled, made)
     assert not outlet.now(*PIECE)
     with pytest.raises(ConnectionAbortedError):
         await outlet.settled()
 
 
 def test_a_sending_that_cannot_even_begin_is_not_the_speakers() -> None:
-    def broken(text: str, cursor: str) -> Coroutine[Any, Any, None]:
+    def broken(piece: Piece) -> Coroutine[Any, Any, None]:
         raise ValueError
 
-    assert not Outlet(broken).now(*PIECE)
+    assert not Outlet(broken, made).now(*PIECE)
 
 
 class Listening:
@@ -130,7 +135,7 @@ class Listening:
 
     async def batches(self) -> AsyncIterator[list[Frame]]:
         with self.source:
-            async for batch in self.source.frames(self.keepalive_seconds, Outlet(self.client.send)):
+            async for batch in self.source.frames(self.keepalive_seconds, Outlet(self.client.send, made)):
                 yield batch
 
 
@@ -157,7 +162,7 @@ async def test_text_reaches_a_waiting_reader_in_order_whether_its_client_is_slow
     async def read() -> None:
         async for batch in listening.batches():
             for frame in batch:
-                await listening.client.send(json.loads(frame.json)["token"], frame.cursor)
+                await listening.client.send((json.loads(frame.json)["token"], frame.cursor))
 
     reading = asyncio.create_task(read())
     await _until_it_waits(listening)
@@ -205,13 +210,20 @@ async def test_text_that_a_reader_is_not_told_does_not_stop_its_keepalives(untol
     live.close_text(1, 1)
 
 
+class Offered:
+    """Takes what it is offered, or nothing of it."""
+
+    def __init__(self, *, takes: bool) -> None:
+        self.takes = takes
+        self.texts: list[tuple[int, int, int, str]] = []
+
+    def take(self, message_id: int, start: int, end: int, text: str) -> bool:
+        self.texts.append((message_id, start, end, text))
+        return self.takes
+
+
 async def test_what_a_reader_does_not_take_itself_waits_for_it() -> None:
-    inbox, offered = live.Inbox(), []
-
-    def refuses(message_id: int, start: int, text: str) -> bool:
-        offered.append((message_id, start, text))
-        return False
-
+    inbox, refuses = live.Inbox(), Offered(takes=False)
     live.subscribe(1, inbox)
     growing = live.open_text(1, 1)
     growing.grow("w")  # nobody waits
@@ -221,7 +233,7 @@ async def test_what_a_reader_does_not_take_itself_waits_for_it() -> None:
     growing.grow("x")
     growing.grow("y")  # nothing goes past what waits
     assert await waiting
-    assert offered == [(1, 1, "x")]
+    assert refuses.texts == [(1, 1, 2, "x")]
     assert inbox.take() == ([Delta(1, 1, "x"), Delta(1, 2, "y")], False)
     live.close_text(1, 1)
     live.unsubscribe(1, inbox)
@@ -231,7 +243,7 @@ async def test_text_that_was_taken_at_once_is_no_silence() -> None:
     inbox = live.Inbox()
     live.subscribe(1, inbox)
     growing = live.open_text(1, 1)
-    waiting = asyncio.create_task(inbox.wait(0.2, lambda message_id, start, text: True))
+    waiting = asyncio.create_task(inbox.wait(0.2, Offered(takes=True)))
     await asyncio.sleep(0.01)
     silent_until = inbox._until
     growing.grow("a")
