@@ -23,12 +23,14 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from django.db import (
+    DEFAULT_DB_ALIAS,
     DatabaseError,
     IntegrityError,
     InterfaceError,
     InternalError,
     OperationalError,
     connection,
+    connections,
     transaction,
 )
 
@@ -50,6 +52,7 @@ class _ThreadState(threading.local):
     """Whether this is the writer's thread, how many of our transactions are open, and what their last deeds are."""
 
     def __init__(self) -> None:
+        self.connection = connections[DEFAULT_DB_ALIAS]  # to find it takes four calls
         self.grouped = False
         self.depth = 0
         self.last: list[tuple[Callable[[list[Any]], None], Any]] = []
@@ -115,7 +118,7 @@ class _PartFailed(Exception):
 
 
 def _require_all_kept() -> None:
-    if connection.needs_rollback:
+    if _thread.connection.needs_rollback:
         raise _PartFailed
 
 

@@ -54,16 +54,12 @@ def build(rows: Iterable[Row | Message]) -> list[Entry]:
     for row in rows:
         if row.role == Message.USER:
             entries.append({"role": "user", "content": row.content})
-        elif row.role == Message.ASSISTANT and (row.content or row.tool_calls):
-            entries.append(_assistant(row))
-            entries.extend(_answer(call["id"], answers.get(call["id"])) for call in row.tool_calls or ())
+        elif row.role == Message.ASSISTANT and row.tool_calls:
+            entries.append({"role": "assistant", "content": row.content or None, "tool_calls": row.tool_calls})
+            entries.extend(_answer(call["id"], answers.get(call["id"])) for call in row.tool_calls)
+        elif row.role == Message.ASSISTANT and row.content:
+            entries.append({"role": "assistant", "content": row.content})
     return entries
-
-
-def _assistant(row: Row | Message) -> Entry:
-    if row.tool_calls:
-        return {"role": "assistant", "content": row.content or None, "tool_calls": row.tool_calls}
-    return {"role": "assistant", "content": row.content}
 
 
 def _answer(call_id: str, row: Row | Message | None) -> Entry:

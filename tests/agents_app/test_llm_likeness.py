@@ -135,3 +135,36 @@ def test_usage_and_the_finish_reason_count_wherever_they_stand() -> None:
     last["choices"][0]["finish_reason"] = "stop"
     _, answer = both_ways([orjson.dumps(last), event("a"), orjson.dumps(last)])
     assert (answer.usage.total_tokens, answer.finish_reason, answer.text) == (3, "stop", "bab")
+
+
+def framed(chunk: bytes) -> bytes:
+    return b"data: " + chunk + b"\n\n"
+
+
+def test_an_event_with_its_framing_is_one_and_whole() -> None:
+    assembly = Assembly()
+    assembly.add_event(event("one"))
+    known = framed(event("two"))
+    assert assembly.add_framed(known) == "two"
+    for other in (
+        known[:-1],  # half of the blank line
+        known + b"\n",
+        b" " + known,
+        known * 2,
+        framed(event("two", model="other")),
+        known.replace(b'"two"', b'"two" \n'),  # JSON would have it, an event has ended there
+        known.replace(b'"two"', b'"t\nwo"'),
+        known.replace(b'"two"', b'"'),  # one quote is not two
+        known.replace(b'"two"', b'"t","content":"wo"'),
+        b"",
+    ):
+        assert assembly.add_framed(other) is None
+    assert assembly.text() == "onetwo"
+
+
+def test_of_what_came_in_several_lines_no_framing_is_learnt() -> None:
+    chunk = event("one", compact=False).replace(b", ", b",\n", 1)
+    assembly = Assembly()
+    assert assembly.add_event(chunk) == "one"
+    assert assembly.add_framed(framed(chunk)) is None
+    assert assembly.add_event(chunk) == "one"

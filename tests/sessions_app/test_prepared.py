@@ -135,3 +135,18 @@ def test_a_prepared_update_changes_the_rows_of_its_queryset(session: Session) ->
     rows[0].refresh_from_db()
     assert (rows[0].content, rows[0].state, rows[0].tool_calls) == ("100 % done", MessageState.COMPLETE, None)
     assert Message.objects.filter(tool_calls__isnull=True).count() == 2
+
+
+def test_a_prepared_update_of_each_is_that_update_with_the_values_of_each(session: Session) -> None:
+    rows = [message(session, number, state=state) for number, state in ((1, "open"), (2, "open"), (3, "complete"))]
+    prepared.insert(rows)
+    texts = ["100% ж", "it's %s?", "not open"]
+    CLOSED.run_each(
+        [
+            {"pk": row.pk, "content": text, "state": MessageState.COMPLETE, "tool_calls": CALLS}
+            for row, text in zip(rows, texts, strict=True)
+        ]
+    )
+    CLOSED.run_each([])
+    stored = list(Message.objects.order_by("number").values_list("content", "state", "tool_calls"))
+    assert stored == [(texts[0], "complete", CALLS), (texts[1], "complete", CALLS), ("", "complete", None)]
