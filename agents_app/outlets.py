@@ -32,7 +32,7 @@ class Outlet(Generic[T]):
 
     __slots__ = (
         "_after", "_before", "_begun", "_error", "_made", "_message_id", "_send", "_silent_until", "_wake", "offset",
-        "spoke",
+        "spoke_at",
     )  # fmt: skip
 
     def __init__(self, send: Callable[[T], Awaitable[None]], made: Callable[[str, str], T]) -> None:
@@ -44,7 +44,7 @@ class Outlet(Generic[T]):
         self._before = self._after = ""
         self._silent_until: float | None = None
         self.offset = 0
-        self.spoke = False
+        self.spoke_at = 0.0
 
     def expect(
         self, message_id: int | None, offset: int, around: tuple[str, str], wake: Callable[[], None],
@@ -54,7 +54,6 @@ class Outlet(Generic[T]):
         parts in the cursor. With `silent_until` it is only passed over: then, at the latest, the reader wakes."""
         self._message_id, self.offset, self._wake, self._silent_until = message_id, offset, wake, silent_until
         self._before, self._after = around
-        self.spoke = False
 
     def take(self, message_id: int, start: int, end: int, text: str) -> bool:
         """Text that follows on what was told; False for any other."""
@@ -62,7 +61,7 @@ class Outlet(Generic[T]):
             return False
         self.offset = end
         if self._silent_until is None:
-            self.spoke = True
+            self.spoke_at = time.monotonic()
             if not self.now(text, f"{self._before}{end}{self._after}"):
                 self._wake()
         elif time.monotonic() >= self._silent_until:

@@ -130,8 +130,7 @@ class Reader:
             outlet.expect(self.open_id, self.offset, around, self._inbox.wake, silent_until)
             came = await self._inbox.wait(seconds, outlet)
             self.offset = outlet.offset
-            if outlet.spoke:  # nobody looked at the clock then: it is so long ago at the least
-                self._spoke_at = time.monotonic() - (0.0 if came else seconds)
+            self._spoke_at = max(self._spoke_at, outlet.spoke_at)
         await outlet.settled()
         return came
 

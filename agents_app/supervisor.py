@@ -99,9 +99,10 @@ class Supervisor:
             return
         turn, context = Turn(work), copy_context()
         context.run(_by_the_server)
+        afterwards = context.copy()  # without what the turn says of itself in its own
         loop, name = asyncio.get_running_loop(), f"run {work.run.id}"
         task = loop.create_task(observing.go(turn), name=name, context=context)
-        task.add_done_callback(lambda _: self._over(turn), context=context)
+        task.add_done_callback(lambda _: self._over(turn), context=afterwards)
         self._turns[work.run.id], self._tasks[work.run.id] = turn, task
 
     def _over(self, turn: Turn) -> None:

@@ -59,7 +59,6 @@ class Gate:
         path = scope["path"]
         standing = None if _uncounted(path) else await ratelimits.hit_address(scope["address"])
         answer = _Answer(send, scope, standing)
-        scope["send_on"] = send  # what an answer goes on with, once it has begun
         if standing is not None and not standing.allowed:
             if not await _may_answer_a_call(scope):
                 await answer.too_many(standing)
@@ -75,15 +74,20 @@ class Gate:
         if refusal:
             await answer.json(*refusal)
             return
-        await self._capped(scope, receive, answer)
+        scope["send_on"] = send  # what an answer goes on with, once it has begun
+        try:
+            await self._capped(scope, receive, answer)
+        finally:
+            del scope["send_on"]  # it holds the scope: only the collector would free both
 
     async def _refusal(self, scope: Scope) -> tuple[int, Any] | None:
         path = scope["path"]
         if ADMIN.fullmatch(path):
             return None if _admin_host(scope) else (404, {"detail": "Not found."})
-        for place, (key, value) in enumerate(scope["headers"]):
-            if key == b"host" and not HOST.fullmatch(value):  # container names, which Django refuses with an underscore
-                scope["headers"][place] = key, b"localhost"
+        # The Gateway calls by container names, and Django refuses those with an underscore.
+        odd = [(key, value) for key, value in scope["headers"] if key == b"host" and not HOST.fullmatch(value)]
+        if odd:
+            scope["headers"] = [(b"host", b"localhost") if pair in odd else pair for pair in scope["headers"]]
         if PUBLIC.fullmatch(path) or _is_open_metrics(path):
             return None
         scope["principal"] = principal = await principal_of(scope)
@@ -120,7 +124,8 @@ class Gate:
                 return False
             is_socket = scope["type"] == "websocket"
             async with sentinel.watched(principal, is_socket=is_socket, receive=receive, send=send) as connection:
-                scope["send_on"] = connection.send
+                if not is_socket:
+                    scope["send_on"] = connection.send
                 await self.app(scope, connection.receive, connection.send)
                 return connection.ended
 

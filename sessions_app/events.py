@@ -69,7 +69,8 @@ _EVENT = Blank(Event)
 
 Listener = Callable[[Session, Sequence[Event]], None]
 _listeners: list[Listener] = []
-# All are replaced as a whole: the database's threads read them.
+# All are replaced as a whole, since the database's threads read them; what was found last, so that what is being found
+# of the old goes into the old.
 _subscriptions: tuple[tuple[str, str], ...] = ()
 _stored: tuple[tuple[str, str], ...] = ()
 _handlers: dict[str, tuple[str, ...]] = {}  # by type, as far as somebody has asked
@@ -84,23 +85,23 @@ def listen(listener: Listener) -> None:
 
 def subscribe(pattern: str, handler: str) -> None:
     """From now on the handler is owed every event of this type; `Tool*` stands for all types that begin so."""
-    _subscribed((*_subscriptions, (pattern, handler)), _stored)
+    global _subscriptions, _handlers
+    _subscriptions = (*_subscriptions, (pattern, handler))
+    _handlers = {}
 
 
 def unsubscribe(handler: str) -> None:
-    _subscribed(tuple(entry for entry in _subscriptions if entry[1] != handler), _stored)
+    global _subscriptions, _handlers
+    _subscriptions = tuple(entry for entry in _subscriptions if entry[1] != handler)
+    _handlers = {}
 
 
 def subscribe_stored(subscriptions: Iterable[tuple[str, str]]) -> None:
     """What the rows say by now, as (pattern, handler), instead of what they said before."""
-    _subscribed(_subscriptions, tuple(subscriptions))
-
-
-def _subscribed(subscriptions: tuple[tuple[str, str], ...], stored: tuple[tuple[str, str], ...]) -> None:
-    global _subscriptions, _stored, _handlers
-    if (subscriptions, stored) != (_subscriptions, _stored):
-        _subscriptions, _stored = subscriptions, stored
-        _handlers = {}  # last: one that is being found meanwhile goes into the old
+    global _stored, _handlers
+    if (stored := tuple(subscriptions)) != _stored:
+        _stored = stored
+        _handlers = {}
 
 
 def before_storing(call: Callable[[], None]) -> None:

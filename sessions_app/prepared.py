@@ -134,7 +134,7 @@ class _Text:
                 raise
 
     def execute_each(self, several: Sequence[Sequence[Any]]) -> None:
-        """The statement with each of these values, on which nobody looks, and which gives nothing back."""
+        """The statement with each of these values; it gives nothing back."""
         with self.connection.cursor() as cursor:
             cursor.executemany(self._text, several)
 

@@ -92,7 +92,7 @@ def clean(value: Any) -> Any:
     try:
         if WRITTEN_NUL_BYTES not in orjson.dumps(value):
             return value
-    except TypeError:  # a number beyond 64 bits
+    except TypeError:  # beyond what orjson writes: long numbers, half characters, other types
         pass
     return _clean(value)
 

@@ -253,3 +253,19 @@ async def test_text_that_was_taken_at_once_is_no_silence() -> None:
     assert inbox.take() == ([], False)
     live.close_text(1, 1)
     live.unsubscribe(1, inbox)
+
+
+async def test_silence_is_counted_from_the_last_text_whatever_wakes_the_reader() -> None:
+    listening = Listening()
+    reading = asyncio.create_task(anext(aiter(listening.batches())))
+    await _until_it_waits(listening)
+    listening.growing.grow("c")
+    spoke_at = listening.source._outlet.spoke_at  # type: ignore[union-attr]
+    assert spoke_at > listening.source._spoke_at
+    listening.source._inbox.push(live.Hint(0))
+    await _until(lambda: listening.source._inbox.taker is not None)
+    assert listening.source._spoke_at == spoke_at
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    live.close_text(1, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from django.db import connection
 
@@ -34,3 +36,20 @@ def test_whatever_the_types_the_events_are_those() -> None:
     for types in ([every[0]], RARE, list(OF_EVERY_TURN), [RARE[0], OF_EVERY_TURN[0]], every, []):
         found = events.of_types(Event.objects.order_by("type"), types)
         assert [event.type for event in found] == sorted(types)
+
+
+def test_who_subscribes_while_the_stored_are_read_again_is_not_forgotten() -> None:
+    def stored() -> Iterator[tuple[str, str]]:
+        yield "Tool*", "webhook:1"
+        events.subscribe("ToolCall*", "late")  # as another thread may, at this moment
+
+    try:
+        assert events.subscribers(events.TOOL_CALL_REQUESTED) == ()
+        events.subscribe_stored(stored())
+        assert events.subscribers(events.TOOL_CALL_REQUESTED) == ("late", "webhook:1")
+        assert events.subscribers(events.TOOL_APPROVAL_DECIDED) == ("webhook:1",)
+        events.subscribe_stored(())
+        assert events.subscribers(events.TOOL_CALL_REQUESTED) == ("late",)
+    finally:
+        events.unsubscribe("late")
+    assert events.subscribers(events.TOOL_CALL_REQUESTED) == ()
