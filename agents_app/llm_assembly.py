@@ -7,7 +7,7 @@ from typing import Any
 
 from agents_app.llm_events import loads
 from agents_app.llm_failures import failure_told
-from agents_app.llm_likeness import Likeness, text_within
+from agents_app.llm_likeness import UNKNOWN, Likeness, text_within
 from agents_app.llm_types import Answer, RequestedCall, Usage
 from sessions_app.conf import settings
 from sessions_app.errors import AnswerTooLong, LLMFault, LLMGarbage, LLMOutputLimit, LLMRefused
@@ -43,12 +43,11 @@ class Assembly:
         self._by_index: dict[int, _Call] = {}
         self._legacy: _Call | None = None
         self._likeness = Likeness()
-        # What it knows of events with their framing: two objects less to look at, for each token.
-        self._before, self._after, self._start, self._end = self._likeness.framed
+        self._note_likeness()
 
     def add_event(self, event: bytes) -> str:
         """A chunk as JSON."""
-        text = self._likeness.text_in(event) if self._likeness.known else None
+        text = self._likeness.text_in(event) if self._likeness.bare is not UNKNOWN else None
         return self._add_unlike(event) if text is None else self._add_alike(text)
 
     def add_framed(self, data: bytes) -> str | None:
@@ -66,6 +65,10 @@ class Assembly:
         self._text.append(text)
         return text
 
+    def _note_likeness(self) -> None:
+        """Keeps here what is known of events with their framing: two objects less to look at, for each token."""
+        self._before, self._after, self._start, self._end = self._likeness.framed
+
     def _add_unlike(self, event: bytes) -> str:
         """A chunk that is like none before it; the next ones may be like it, where its text was all that counted."""
         chunk = loads(event)
@@ -75,7 +78,7 @@ class Assembly:
             delta, ends = choice.get("delta"), choice.get("finish_reason") is not None
             if not others and not ends and delta and len(delta) == 1 and type(delta.get("content")) is str:
                 self._likeness.learn(event, chunk, delta)
-                self._before, self._after, self._start, self._end = self._likeness.framed
+                self._note_likeness()
         return text
 
     def add(self, chunk: Any) -> str:
@@ -117,7 +120,7 @@ class Assembly:
         if model != self.model and isinstance(model, str):
             self.model = _plain(model)
             self._likeness.forget()
-            self._before, self._after, self._start, self._end = self._likeness.framed
+            self._note_likeness()
         choices = chunk.get("choices") or []
         if not isinstance(choices, list):
             raise LLMGarbage(reason="choices of a wrong type")

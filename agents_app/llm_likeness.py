@@ -38,16 +38,15 @@ def text_within(data: bytes, before: bytes, after: bytes, start: int, end: int) 
 class Likeness:
     """What the plain chunks of one answer have in common, as soon as it is known."""
 
-    __slots__ = ("_bare", "_lessons", "framed", "known")
+    __slots__ = ("_lessons", "bare", "framed")
 
     def __init__(self) -> None:
-        self.known = False
-        self._bare = self.framed = UNKNOWN  # `framed`: of an event with its framing
+        self.bare = self.framed = UNKNOWN  # `framed`: of an event with its framing
         self._lessons = LESSONS
 
     def text_in(self, chunk: bytes) -> str | None:
         """The text of a chunk that is like the known one; None for any other."""
-        return text_within(chunk, *self._bare)
+        return text_within(chunk, *self.bare)
 
     def learn(self, event: bytes, chunk: dict[str, Any], delta: dict[str, Any]) -> None:
         """Takes as the known one this chunk, of which nothing counts but `content` in its `delta`."""
@@ -63,12 +62,10 @@ class Likeness:
         except orjson.JSONDecodeError:
             same = False
         if same:
-            self._bare = _around(before, after)
+            self.bare = _around(before, after)
             in_one_line = b"\n" not in event and b"\r" not in event
             self.framed = _around(b"data: " + before, after + b"\n\n") if in_one_line else UNKNOWN
-            self.known = True
 
     def forget(self) -> None:
         """What was known does not hold any more."""
-        self.known = False
-        self._bare = self.framed = UNKNOWN
+        self.bare = self.framed = UNKNOWN

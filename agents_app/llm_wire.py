@@ -189,7 +189,8 @@ class Pool:
         connections: each stream holds one. Raises WireBroken."""
         return Asked(self, request, connect_seconds)
 
-    async def taken(self, connect_seconds: float) -> Connection:
+    async def lend(self, connect_seconds: float) -> Connection:
+        """An idle one, or a new one. Raises WireBroken."""
         return self._taken() or await self._connected(connect_seconds)
 
     def give_back(self, connection: Connection) -> None:
@@ -235,7 +236,7 @@ class Asked:
         self._pool, self._request, self._connect_seconds = pool, request, connect_seconds
 
     async def __aenter__(self) -> Connection:
-        self._connection = connection = await self._pool.taken(self._connect_seconds)
+        self._connection = connection = await self._pool.lend(self._connect_seconds)
         try:
             await connection.ask(self._request)
         except BaseException:

@@ -14,6 +14,7 @@ from typing import Self
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TELLS_NANOSECONDS = Path("/proc/self/schedstat").exists()
 START_SECONDS = 60
 STOP_SECONDS = 15
 SETTLING_SECONDS = 1.0
@@ -65,11 +66,10 @@ class Process:
         """User and system time of the process and its children: of all their threads, as the scheduler counts it, to
         the nanosecond; where it does not tell, in ticks of 10 ms."""
         tree = _tree(self._process.pid)
-        try:
+        if TELLS_NANOSECONDS:
             return sum(_run_nanoseconds(pid) for pid in tree) / 1e9
-        except FileNotFoundError:
-            fields = [_stat(pid) for pid in tree]
-            return sum(int(one[11]) + int(one[12]) for one in fields) / TICKS_A_SECOND
+        fields = [_stat(pid) for pid in tree]
+        return sum(int(one[11]) + int(one[12]) for one in fields) / TICKS_A_SECOND
 
     def resident_bytes(self) -> int:
         return sum(int(_stat(pid)[21]) for pid in _tree(self._process.pid)) * PAGE_BYTES
@@ -84,8 +84,11 @@ def _tree(pid: int) -> list[int]:
 
 
 def _run_nanoseconds(pid: int) -> int:
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
+    spent = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # it has ended meanwhile
+            spent += int((thread / "schedstat").read_text().split()[0])
+    return spent
 
 
 def _stat(pid: int) -> list[str]:

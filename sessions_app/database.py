@@ -199,7 +199,7 @@ def _together(jobs: list[Job]) -> list[Job]:
     jobs.sort(key=lambda job: job.key)  # the same order of locks in every process
     results: list[Any] = []
     try:
-        with _Timed(timings.WRITE), atomic():
+        with timings.Timed(timings.WRITE), atomic():
             results += [job.call() for job in jobs]
             _require_all_kept()
     except BaseException as error:  # the thread must live; alone, each job hears of its own
@@ -235,7 +235,7 @@ def _tried_twice(job: Job) -> None:
     for attempt in (1, 2):
         called = False
         try:
-            with _Timed(timings.WRITE), atomic():
+            with timings.Timed(timings.WRITE), atomic():
                 result = job.call()
                 _require_all_kept()
                 called = True
@@ -257,21 +257,6 @@ def _tried_twice(job: Job) -> None:
             written()
             _report(job, result, None)
             return
-
-
-class _Timed:
-    """Notes how long a block took."""
-
-    __slots__ = ("_began", "_kind")
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        timings.note(self._kind, time.perf_counter() - self._began)
 
 
 def _mend() -> None:
@@ -371,7 +356,7 @@ def _in_context(call: Callable[[], T]) -> Callable[[], T]:
 
 def _read(call: Callable[[], T]) -> T:
     try:
-        with _Timed(timings.READ):
+        with timings.Timed(timings.READ):
             return call()
     except UNAVAILABLE as error:
         connection.close()

@@ -376,9 +376,7 @@ def _store(field: models.Field[Any, Any], connection: Any) -> Store | None:
     if isinstance(field, models.ForeignKey):
         return _store(field.target_field, connection)
     if kind in FIT:
-        if field.choices:
-            return _of_choice if kind is models.CharField else store
-        return None
+        return (_of_choice if kind is models.CharField else store) if field.choices else None
     return store
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
+from types import TracebackType
 
 READ, WRITE = "read", "write"
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
@@ -28,6 +30,21 @@ def note(kind: str, seconds: float) -> None:
     with _counting:
         _counts[SPENT, f"{kind} {bucket(seconds)}"] += 1
         _counts[SPENT_US, kind] += round(seconds * 1_000_000)
+
+
+class Timed:
+    """Notes how long a block took."""
+
+    __slots__ = ("_began", "_kind")
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        note(self._kind, time.perf_counter() - self._began)
 
 
 def take() -> Counter[tuple[str, str]]:
