@@ -26,8 +26,8 @@ class Assembly:
     that is new."""
 
     __slots__ = (
-        "_after", "_before", "_by_index", "_calls", "_end", "_legacy", "_likeness", "_most_bytes", "_reasoning",
-        "_size_bytes", "_start", "_text", "finish_reason", "model", "seen", "usage",
+        "_after", "_before", "_by_index", "_calls", "_legacy", "_likeness", "_most_bytes", "_reasoning", "_size_bytes",
+        "_text", "finish_reason", "model", "seen", "usage",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Assembly:
 
     def add_framed(self, data: bytes) -> str | None:
         """An event with its framing whose chunk is like those before it; None, and nothing is added, for any other."""
-        text = text_within(data, self._before, self._after, self._start, self._end)
+        text = text_within(data, self._before, self._after)
         return None if text is None else self._add_alike(text)
 
     def _add_alike(self, text: str) -> str:
@@ -67,7 +67,7 @@ class Assembly:
 
     def _note_likeness(self) -> None:
         """Keeps here what is known of events with their framing: two objects less to look at, for each token."""
-        self._before, self._after, self._start, self._end = self._likeness.framed
+        self._before, self._after = self._likeness.framed
 
     def _add_unlike(self, event: bytes) -> str:
         """A chunk that is like none before it; the next ones may be like it, where its text was all that counted."""

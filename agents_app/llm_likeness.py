@@ -14,22 +14,22 @@ import orjson
 LESSONS = 4  # of chunks that change from one to the next nothing is to be learnt: not tried for ever
 PROBE = "likeness"
 QUOTE = b'"'
-_Around = tuple[bytes, bytes, int, int]
-"""What stands before and after the letters of a text, its quotes too, and where the text with its quotes lies."""
-UNKNOWN: _Around = b"", b"", 0, 0
+_Around = tuple[bytes, bytes]
+"""What stands before and after the letters of a text, its quotes too."""
+UNKNOWN: _Around = b"", b""
 
 
 def _around(before: bytes, after: bytes) -> _Around:
-    return before + QUOTE, QUOTE + after, len(before), -len(after)
+    return before + QUOTE, QUOTE + after
 
 
-def text_within(data: bytes, before: bytes, after: bytes, start: int, end: int) -> str | None:
+def text_within(data: bytes, before: bytes, after: bytes) -> str | None:
     """The text of what begins and ends so; None where it does not. An event with its framing is then one, and whole:
     a string of JSON holds no line break."""
     if not before or not data.startswith(before) or not data.endswith(after):
         return None
     try:
-        text: str = orjson.loads(data[start:end])  # in quotes: a string, if it is one value
+        text: str = orjson.loads(data[len(before) - 1 : 1 - len(after)])  # in quotes: a string, if it is one value
     except orjson.JSONDecodeError:
         return None
     return text

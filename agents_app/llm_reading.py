@@ -104,10 +104,10 @@ class Reading:
 
 
 class Bound:
-    """The one timer of an attempt, re-armed while complete events come: that is looked at once in a while, since a good
-    part of a token's cost was to note when it came."""
+    """How long an attempt may take: for its first bytes, between two complete events, and in all. Whether any came is
+    looked at once in a while, since a good part of a token's cost was to note when it came."""
 
-    __slots__ = ("_closing", "_ends_at", "_events", "_idle_seconds", "_loop", "_next_look", "timer")
+    __slots__ = ("_closing", "_ends_at", "_events", "_idle_seconds", "_loop", "_next_look", "_silent_since", "timer")
 
     def __init__(self, total_seconds: float, *, streams: bool) -> None:
         self._loop = asyncio.get_running_loop()
@@ -117,6 +117,7 @@ class Bound:
         first_seconds = settings.LLM_FIRST_BYTE_TIMEOUT_SECONDS if streams else total_seconds
         self.timer = asyncio.timeout_at(min(now + first_seconds, self._ends_at))
         self._events = -1  # complete ones at the last look; -1: not even a part of one
+        self._silent_since = now
         self._next_look: asyncio.TimerHandle | None = None
         self._closing = 0.0
 
@@ -135,9 +136,14 @@ class Bound:
         """Only complete events count as life, not comments, not bytes that drip."""
         if self._closing:
             return
+        now = self._loop.time()
+        if self._events < 0:  # the first bytes are there
+            self._arm(self._ends_at)
         if reading.events > self._events:
-            self._events = reading.events
-            self._arm(self._loop.time() + self._idle_seconds * (1 + LATENESS))
+            self._events, self._silent_since = reading.events, now
+        elif now - self._silent_since >= self._idle_seconds:
+            self._arm(now)
+            return
         self._next_look = self._loop.call_later(self._idle_seconds * LATENESS, self._look, reading)
 
     def _close_in(self, grace_seconds: float) -> None:
