@@ -132,7 +132,12 @@ def _server_thread() -> Iterator[RunningServer]:
         await task
 
     ports: list[int] = []
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="server", daemon=True)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # the event loop that `serve` has
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, name="server", daemon=True)
     thread.start()
     assert started.wait(30)
     yield RunningServer(f"http://127.0.0.1:{ports[0]}", loops[0])
