@@ -17,6 +17,7 @@ from channels.generic.http import AsyncHttpConsumer
 
 from agents_app import actions, connections, frames, messages, ratelimits, reader, tracing
 from agents_app.actions import Caller, Told
+from agents_app.bodies import Body
 from agents_app.messages import HitlDecision, Refused, ToolResult, UserMessage
 from agents_app.outlets import Outlet
 from agents_app.ratelimits import Standing
@@ -112,12 +113,21 @@ class Stream(AsyncHttpConsumer, ABC):
             return
         more = True
         with told.reader as source:
-            outlet = Outlet(self.scope.get("send_on", self.base_send), frames.delta_message)
+            outlet = self._outlet()
             async for batch in source.frames(settings.KEEPALIVE_SECONDS, outlet):
                 body, more = frames.sse(batch) or frames.KEEPALIVE, not source.finished
                 await self.base_send({"type": "http.response.body", "body": body, "more_body": more})
         if more:  # else the end of the body went out with its last frames
             await self.send_body(b"")
+
+    def _outlet(self) -> Outlet[bytes]:
+        send_on: Send = self.scope.get("send_on", self.base_send)
+
+        def send(piece: bytes) -> Awaitable[None]:
+            return send_on({"type": "http.response.body", "body": piece, "more_body": True})
+
+        begun: Callable[[], Body | None] = self.scope.get("begun_body", lambda: None)
+        return Outlet(send, frames.delta_sse, begun())
 
     @property
     def address(self) -> str:

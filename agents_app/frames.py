@@ -126,11 +126,11 @@ def delta(text: str, cursor: str) -> Frame:
     return Frame(delta_json(text), cursor)
 
 
-def delta_message(text: str, cursor: str) -> dict[str, Any]:
-    """As a part of an ASGI answer: `delta(text, cursor).sse()` in one go, since there is one for each token."""
+def delta_sse(text: str, cursor: str) -> bytes:
+    """`delta(text, cursor).sse()` in one go, since there is one for each token."""
     token = encode_basestring_ascii(text)
-    body = f'id: {cursor}\ndata: {{"type":"assistant_message","token":{token},"is_final":false}}\n\n'
-    return {"type": "http.response.body", "body": body.encode("ascii"), "more_body": True}
+    own = f'id: {cursor}\ndata: {{"type":"assistant_message","token":{token},"is_final":false}}\n\n'
+    return own.encode("ascii")
 
 
 def closing(text: str, *, is_final: bool, whole: bool, cursor: str) -> Frame:

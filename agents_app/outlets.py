@@ -11,11 +11,19 @@ import time
 import types
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+C = TypeVar("C", contravariant=True)
 Sending = Generator[Any, Any, None]  # what awaiting a `send` runs
 SENT = object()
+
+
+class Body(Protocol[C]):
+    """What may be written on without waiting."""
+
+    def write(self, piece: C) -> bool:
+        """False where nothing was written, since that would be to wait, or nobody is there any more."""
 
 
 def _nobody() -> None:
@@ -25,18 +33,20 @@ def _nobody() -> None:
 class Outlet(Generic[T]):
     """The way out of one reader's text: `send` sends, when awaited, what `made` makes of a piece and of the cursor
     after it. It begins in no task of its own: it may wait for futures, and use nothing that asks which task it is in,
-    such as timeouts.
+    such as timeouts. Where there is a `body` it is written on, and `send` does what it cannot.
 
     While its reader waits, it takes text for it (`live.Taker`), and knows of it what that needs.
     """
 
     __slots__ = (
-        "_after", "_before", "_begun", "_error", "_made", "_message_id", "_send", "_silent_until", "_wake", "offset",
-        "spoke_at",
+        "_after", "_before", "_begun", "_body", "_error", "_made", "_message_id", "_send", "_silent_until", "_wake",
+        "offset", "spoke_at",
     )  # fmt: skip
 
-    def __init__(self, send: Callable[[T], Awaitable[None]], made: Callable[[str, str], T]) -> None:
-        self._send, self._made = send, made
+    def __init__(
+        self, send: Callable[[T], Awaitable[None]], made: Callable[[str, str], T], body: Body[T] | None = None
+    ) -> None:
+        self._send, self._made, self._body = send, made, body
         self._begun: tuple[Sending, Any] | None = None
         self._error: Exception | None = None
         self._wake: Callable[[], None] = _nobody
@@ -71,8 +81,11 @@ class Outlet(Generic[T]):
     def now(self, text: str, cursor: str) -> bool:
         """Sends a piece; False where that has not ended, or failed: then `settled` must be awaited before the next."""
         try:
-            send, made = self._send, self._made  # Python 3.11 is slow to call what an attribute holds
-            sending = send(made(text, cursor)).__await__()
+            made, body = self._made, self._body  # Python 3.11 is slow to call what an attribute holds
+            piece = made(text, cursor)
+            if body is not None and body.write(piece):
+                return True
+            sending = self._send(piece).__await__()
             waits_for = next(sending, SENT)  # as `send(None)`, without an exception made to say that it is over
             if waits_for is SENT:
                 return True

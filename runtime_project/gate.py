@@ -11,9 +11,10 @@ import gc
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from agents_app import ratelimits
+from agents_app import bodies, ratelimits
 from agents_app.ratelimits import Standing
 from agents_app.supervisor import supervisor
 from runtime_project import access, operators, sentinel, shutdown
@@ -74,11 +75,12 @@ class Gate:
         if refusal:
             await answer.json(*refusal)
             return
-        scope["send_on"] = send  # what an answer goes on with, once it has begun
+        # What an answer goes on with, once it has begun.
+        scope["send_on"], scope["begun_body"] = send, partial(bodies.begun_by, send)
         try:
             await self._capped(scope, receive, answer)
         finally:
-            del scope["send_on"]  # it holds the scope: only the collector would free both
+            del scope["send_on"], scope["begun_body"]  # they hold the scope: only the collector would free them
 
     async def _refusal(self, scope: Scope) -> tuple[int, Any] | None:
         path = scope["path"]
@@ -125,7 +127,8 @@ class Gate:
             is_socket = scope["type"] == "websocket"
             async with sentinel.watched(principal, is_socket=is_socket, receive=receive, send=send) as connection:
                 if not is_socket:
-                    scope["send_on"] = connection.send
+                    begun = partial(scope["begun_body"], connection)
+                    scope["send_on"], scope["begun_body"] = connection.send, begun
                 await self.app(scope, connection.receive, connection.send)
                 return connection.ended
 

@@ -16,6 +16,7 @@ from agents_app.outlets import Outlet
 from agents_app.reader import Reader
 from sessions_app.models import Session
 
+ON_EACH_LOOP = True
 Piece = tuple[str, str]
 PIECE: Piece = "a", "1.1-t"
 
@@ -89,6 +90,32 @@ async def test_what_was_begun_ends_with_its_reader() -> None:
     client.ready.set()
     await outlet.settled()
     assert client.got == []
+
+
+class Body:
+    """Takes what is written, but for what it is told to leave."""
+
+    def __init__(self, *, takes: bool) -> None:
+        self.takes = takes
+        self.got: list[Piece] = []
+
+    def write(self, piece: Piece) -> bool:
+        if self.takes:
+            self.got.append(piece)
+        return self.takes
+
+
+async def test_where_there_is_a_body_it_is_written_on_and_nothing_is_sent() -> None:
+    client, body = Client(), Body(takes=True)
+    client.ready.clear()
+    assert Outlet(client.send, made, body).now(*PIECE)
+    assert (body.got, client.got) == ([PIECE], [])
+
+
+async def test_what_cannot_be_written_is_sent() -> None:
+    client, body = Client(), Body(takes=False)
+    assert Outlet(client.send, made, body).now(*PIECE)
+    assert (body.got, client.got) == ([], [PIECE])
 
 
 async def test_the_reader_hears_of_a_failure_and_not_the_speaker() -> None:
@@ -245,11 +272,11 @@ async def test_text_that_was_taken_at_once_is_no_silence() -> None:
     growing = live.open_text(1, 1)
     waiting = asyncio.create_task(inbox.wait(0.2, Offered(takes=True)))
     await asyncio.sleep(0.01)
-    silent_until = inbox._until
+    silent_until = inbox.until
     growing.grow("a")
     assert not await waiting
-    assert inbox._until >= silent_until + 0.2  # once more as long
-    assert asyncio.get_running_loop().time() >= inbox._until
+    assert inbox.until >= silent_until + 0.2  # once more as long
+    assert asyncio.get_running_loop().time() >= inbox.until
     assert inbox.take() == ([], False)
     live.close_text(1, 1)
     live.unsubscribe(1, inbox)
