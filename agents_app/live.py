@@ -7,6 +7,7 @@ Everything runs in the process's one serving event loop; other threads reach it 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from sessions_app.models import Event, Session
 
 MAX_WAITING_ITEMS = 1000
 MAX_WAITING_CHARACTERS = 128 * 1024
+BETWEEN_LOOKS_SECONDS = 0.1  # so much later, at most, a wait ends with others whose time is over about then
+CLOCK_SECONDS = 0.001  # uvloop's timers know no smaller part
 
 
 @dataclass(slots=True)  # not frozen: one is made for each token
@@ -59,8 +62,7 @@ class Inbox:
     """What one reader has not taken yet. Bounded: a reader too slow for it loses all of it, and looks it up."""
 
     __slots__ = (
-        "_characters", "_items", "_seconds", "_timer", "_until", "_waiter", "_woken", "closed", "heard", "lost",
-        "taker",
+        "_characters", "_items", "_seconds", "_waiter", "_woken", "closed", "heard", "lost", "taker", "until",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -68,10 +70,10 @@ class Inbox:
         self._characters = 0
         self._woken = False
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._until = self._seconds = 0.0
+        self._seconds = 0.0
+        self.until = 0.0  # when the reader has waited long enough
         self.taker: Taker | None = None  # while the reader waits
-        self.heard = False  # by the taker: that was no silence
+        self.heard = False  # by the taker: the next look finds no silence, and the wait begins anew
         self.lost = False
         self.closed = False
 
@@ -100,40 +102,26 @@ class Inbox:
 
     async def wait(self, seconds: float, taker: Taker | None = None) -> bool:
         """True when something came, False after so long a silence, or up to twice as long where the taker had text in
-        between. It may be called once a token: so a bare future, and a timer that is left to run and sets itself anew
-        when it finds that the wait has begun again meanwhile."""
+        between. It may be called once a token: so a bare future, and one timer for the time of all readers."""
         if not self._woken:
             loop = asyncio.get_running_loop()
-            self._until, self._seconds, self.heard = loop.time() + seconds, seconds, False
-            if self._timer is None or self._timer.when() > self._until:
-                self._set_timer(loop)
+            self.until, self._seconds, self.heard = loop.time() + seconds, seconds, False
             self._waiter, self.taker = loop.create_future(), taker
+            patience = _patience_of(loop)
             try:
+                patience.begin(self)
                 await self._waiter
             finally:
+                patience.end(self)
                 self._waiter = self.taker = None
         return self._woken
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.forget_time()
-        self._timer = loop.call_at(self._until, self._time_over, loop)
-
-    def _time_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        if self._waiter is None:
-            return
+    def look(self, now: float) -> None:
+        """Ends the wait that has been silent for so long."""
         if self.heard:
-            self._until, self.heard = loop.time() + self._seconds, False
-        if loop.time() < self._until:
-            self._set_timer(loop)
-        else:
+            self.until, self.heard = now + self._seconds, False
+        elif now >= self.until - CLOCK_SECONDS:
             self._let_go()
-
-    def forget_time(self) -> None:
-        """The reader has gone: no timer holds it."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def wake(self) -> None:
         """Lets the reader go on, as if something had come."""
@@ -143,6 +131,38 @@ class Inbox:
     def _let_go(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class Patience:
+    """Ends the waits of an event loop's readers when their time is over: one timer for all of them, at the earliest of
+    these times. Text moves a reader's time on, and that is only found at a look. One for each reader, set anew every
+    second while text came, was a part of what a token costs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: set[Inbox] = set()
+        self._timer: asyncio.Handle | None = None
+        self._next_look = math.inf  # not asked of the timer: uvloop's may be one that does not know
+
+    def begin(self, inbox: Inbox) -> None:
+        self._waiting.add(inbox)
+        if inbox.until < self._next_look:
+            self._look_at(inbox.until)
+
+    def end(self, inbox: Inbox) -> None:
+        self._waiting.discard(inbox)
+
+    def _look_at(self, moment: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._next_look = self.loop.call_at(moment, self._look), moment
+
+    def _look(self) -> None:
+        self._timer, self._next_look, now = None, math.inf, self.loop.time()
+        for inbox in self._waiting:
+            inbox.look(now)
+        if self._waiting:  # those let go too, until their tasks have run: one look more at most
+            self._look_at(max(min(inbox.until for inbox in self._waiting), now + BETWEEN_LOOKS_SECONDS))
 
 
 @dataclass(slots=True, eq=False)
@@ -200,6 +220,7 @@ class Growing:
 
 
 _topics: dict[int, Topic] = {}
+_patience: Patience | None = None
 _inboxes = 0
 _loop: asyncio.AbstractEventLoop | None = None
 _sharing: Sharing | None = None
@@ -211,6 +232,14 @@ def bind(sharing: Sharing | None = None) -> None:
     global _loop, _sharing, _closed, _woken
     _loop, _sharing, _closed, _woken = asyncio.get_running_loop(), sharing, False, False
     _unpublished.clear()
+
+
+def _patience_of(loop: asyncio.AbstractEventLoop) -> Patience:
+    """Of the loop that serves; there is one at a time."""
+    global _patience
+    if _patience is None or _patience.loop is not loop:
+        _patience = Patience(loop)
+    return _patience
 
 
 def _topic(session_pk: int) -> Topic:
@@ -243,7 +272,6 @@ def readers() -> int:
 def unsubscribe(session_pk: int, inbox: Inbox) -> None:
     global _inboxes
     _inboxes -= 1
-    inbox.forget_time()
     if session_pk in _topics:
         topic = _topics[session_pk]
         topic.told_to(tuple(one for one in topic.inboxes if one is not inbox))
