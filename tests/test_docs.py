@@ -12,7 +12,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -129,6 +131,15 @@ def test_the_list_of_paths_is_complete(page: Path) -> None:
         if path in paths:  # retrying a run by its number is a stream that the document has under its session
             assert methods.split(", ") == [method.upper() for method in paths[path]], path
     assert {path for path in paths if path.removeprefix("/api/v1") not in listed} <= listed.keys()
+
+
+@pytest.mark.parametrize("page", [DOCS / "architecture.md", DOCS / "ru" / "architecture.md"], ids=name_of)
+def test_every_function_on_the_way_of_a_token_exists(page: Path) -> None:
+    named = [one.split(".") for one in re.findall(r"`([a-z_]+\.[A-Za-z][\w.]*)`", page.read_text())]
+    functions = [(module, names) for module, *names in named if names != ["py"]]
+    assert len(functions) >= 8
+    for module, names in functions:
+        reduce(getattr, names, import_module(f"agents_app.{module}"))
 
 
 @pytest.mark.parametrize("picture", [DOCS / "architecture.svg", DOCS / "ru" / "architecture.svg"], ids=name_of)
