@@ -7,12 +7,14 @@ from typing import Any
 
 from agents_app.llm_events import loads
 from agents_app.llm_failures import failure_told
-from agents_app.llm_likeness import UNKNOWN, Likeness, text_within
+from agents_app.llm_likeness import UNKNOWN, Likeness, text_of_all, text_within
 from agents_app.llm_types import Answer, RequestedCall, Usage
 from sessions_app.conf import settings
 from sessions_app.errors import AnswerTooLong, LLMFault, LLMGarbage, LLMOutputLimit, LLMRefused
 
 JSON = dict[str, Any]
+UNLIKE_AT_END = 4  # events that end an answer, after those that are all alike
+UTF8_BYTES = 4  # of a character, at most
 CALL_BYTES = 64  # what even an empty call counts for in the size of an answer
 ENDED_BADLY: dict[str, type[LLMFault]] = {
     "length": LLMOutputLimit,
@@ -54,6 +56,36 @@ class Assembly:
         """An event with its framing whose chunk is like those before it; None, and nothing is added, for any other."""
         text = text_within(data, self._before, self._after)
         return None if text is None else self._add_alike(text)
+
+    def add_all_framed(self, data: bytes) -> tuple[int, str]:
+        """As `add_framed` for several events: how many there are, where all are like those before them, and their text;
+        none for any other, and nothing is added."""
+        if not self._before or not data.endswith(b"\n\n"):
+            return 0, ""
+        before, after = self._likeness.bare
+        events = data[:-2].split(b"\n\n")
+        return self._added(events, text_of_all(events, b"data: " + before, after))
+
+    @property
+    def knows_what_is_alike(self) -> bool:
+        return self._likeness.bare is not UNKNOWN
+
+    def add_alike(self, events: list[bytes]) -> tuple[int, str]:
+        """How many of the first events are like those before them, as far as one look at all of them tells, and their
+        text, which is added; the others are for `add_event`."""
+        before, after = self._likeness.bare
+        count, least = len(events), len(events) - UNLIKE_AT_END
+        while count > least and count and not events[count - 1].endswith(after):
+            count -= 1
+        if count < 2 or not before:
+            return 0, ""
+        return self._added(events[:count], text_of_all(events[:count], before, after))
+
+    def _added(self, events: list[bytes], text: str | None) -> tuple[int, str]:
+        """Near the bound each event must be looked at by itself: the text before it is shown."""
+        if text is None or self._size_bytes + len(text) * UTF8_BYTES > self._most_bytes:
+            return 0, ""
+        return len(events), self._add_alike(text)
 
     def _add_alike(self, text: str) -> str:
         # As `_plain` and `_keep`, without their calls for each token.

@@ -35,6 +35,29 @@ def text_within(data: bytes, before: bytes, after: bytes) -> str | None:
     return text
 
 
+def text_of_all(events: list[bytes], before: bytes, after: bytes) -> str | None:
+    """The texts of events that all begin and end so, one after the other, read in one go; None where one does not, or
+    may not.
+
+    Their texts stand in one JSON array. Exact as well: each has its two quotes, none escapes the second, and each
+    quote too many within one makes one string more.
+    """
+    first, last, least = len(before) - 1, 1 - len(after), len(before) + len(after)
+    quoted = [
+        event[first:last]
+        for event in events
+        if event.startswith(before) and event.endswith(after) and len(event) >= least
+    ]
+    together = b",".join(quoted)
+    if not before or len(quoted) != len(events) or b'\\","' in together:
+        return None
+    try:
+        texts = orjson.loads(b"[%b]" % together)
+        return "".join(texts) if len(texts) == len(events) else None
+    except (orjson.JSONDecodeError, TypeError):  # no JSON, or no strings alone
+        return None
+
+
 class Likeness:
     """What the plain chunks of one answer have in common, as soon as it is known."""
 

@@ -48,12 +48,16 @@ class Reading:
         return self.done or bool(self.assembly.finish_reason)
 
     def feed(self, data: bytes) -> None:
-        if self._between and (text := self.assembly.add_framed(data)) is not None:
-            self.events += 1  # as nearly all reads of a slow answer: one more event like those before it
-            if text:
-                tell = self._tell  # Python 3.11 is slow to call what an attribute holds
-                tell(text)
-            return
+        if self._between:
+            count, text = 1, self.assembly.add_framed(data)
+            if text is None:
+                count, text = self.assembly.add_all_framed(data)
+            if count:  # as nearly all reads: more events like those before them, of a slow answer one
+                self.events += count
+                if text:
+                    tell = self._tell  # Python 3.11 is slow to call what an attribute holds
+                    tell(text)
+                return
         self._feed(data)
         self._between = self._whole is None and not self.finished and self._reader.is_between
         self._bound.heard(self)
@@ -81,10 +85,17 @@ class Reading:
 
     def _take(self, events: list[bytes]) -> None:
         said: list[str] = []
-        add, keep = self.assembly.add_event, said.append
+        add, keep, at, looked = self.assembly.add_event, said.append, 0, False
         try:
-            for event in events:
-                self.events += 1
+            while at < len(events):
+                if not looked and not self.done and self.assembly.knows_what_is_alike:
+                    looked = True  # once a read: what is left then is taken one by one
+                    count, text = self.assembly.add_alike(events[at:])
+                    keep(text)
+                    at, self.events = at + count, self.events + count
+                    continue
+                event = events[at]
+                at, self.events = at + 1, self.events + 1
                 if event == b"[DONE]":
                     self.done = True
                 elif not self.done:

@@ -59,6 +59,77 @@ def test_any_bytes_in_the_place_of_the_text_mean_what_they_mean(data: st.DataObj
         assert mine.text() == known.text()
 
 
+PIECES = (
+    b'"',
+    b"\\",
+    b"\\u0000",
+    b"\\n",
+    b"\n",
+    b"a",
+    b",",
+    b":",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"1",
+    b" ",
+    b'","',
+    b"\xff",
+    b"MARK",
+)
+
+
+@given(st.data())
+def test_several_at_once_mean_what_each_of_them_means(data: st.DataObject) -> None:
+    before, after = event("MARK").split(b"MARK")
+    middle = st.lists(st.sampled_from(PIECES), max_size=4).map(b"".join)
+    made = middle.map(lambda one: one if one == b"MARK" else before + one + after)
+    events = data.draw(st.lists(made | st.just(before + after[1:]), max_size=6))  # the last: one quote for two
+    several, each = Assembly(), Assembly()
+    for one in (several, each):
+        one.add_event(event("first"))
+    count, text = several.add_alike(events)
+    assert count in (0, *range(max(len(events) - 4, 2), len(events) + 1))
+    assert text == "".join(each.add_event(one) for one in events[:count])
+    assert several.text() == each.text()
+
+
+@given(st.lists(st.text(max_size=12), min_size=2, max_size=8), st.booleans(), st.booleans(), st.integers(0, 4))
+def test_several_texts_are_read_at_once_whatever_ends_the_answer(
+    texts: list[str], compact: bool, ascii_only: bool, ends: int
+) -> None:
+    events = [event(text, compact=compact, ascii_only=ascii_only) for text in texts]
+    assembly, each = Assembly(), Assembly()
+    for one in (assembly, each):
+        one.add_event(event("first", compact=compact, ascii_only=ascii_only))
+    count, text = assembly.add_alike([*events, *[b"[DONE]"] * ends])
+    halves = any("\ud800" <= one <= "\udfff" for text in texts for one in text)  # of a character: read slowly
+    if not halves and not any(text.endswith("\\") for text in texts):
+        assert count == len(events)
+    assert count in (0, len(events))
+    assert text == "".join(each.add_event(one) for one in events[:count])
+
+
+def test_two_wrongs_make_no_right() -> None:
+    before, after = event("MARK").split(b"MARK")
+    assembly = Assembly()
+    assembly.add_event(event("first"))
+    short = before + after[1:]  # its text has one quote alone
+    assert assembly.add_alike([short, before + b',"x",' + after, short]) == (0, "")  # as an array: three strings
+    assert assembly.add_alike([before + b"a\\" + after, before + b'b","c' + after]) == (0, "")
+    assert assembly.add_alike([before + b'a",["b' + after, event("c"), before + b'd"],"e' + after]) == (0, "")
+
+
+def test_several_are_looked_at_one_by_one_where_the_answer_may_grow_too_long(settings: Any) -> None:
+    settings.MAX_ANSWER_BYTES = 16
+    assembly = Assembly()
+    assembly.add_event(event("first"))
+    assert assembly.add_alike([event("a"), event("b")]) == (2, "ab")
+    assert assembly.add_alike([event("c"), event("d"), event("e")]) == (0, "")
+    assert assembly.text() == "firstab"
+
+
 def test_of_what_is_alike_the_text_alone_is_read() -> None:
     likeness, first = Likeness(), event("one")
     chunk = loads(first)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agents_app.llm_assembly import Assembly
 from agents_app.llm_events import EventReader, loads
 from agents_app.llm_reading import Reading
-from sessions_app.errors import LLMCut, LLMGarbage
+from sessions_app.errors import AnswerTooLong, LLMCut, LLMGarbage
 
 TEXTS = st.text(max_size=6) | st.sampled_from(["\n", "\r\n", "\n\n", "data: ", "\u2028", "\x00", "[DONE]", '"', "}"])
 PLAIN = "data: {}\n\n"
@@ -64,9 +64,25 @@ def test_an_event_like_those_before_it_is_told_alone_and_the_bound_need_not_hear
     told, _, reads = read(events)
     assert told == ["0", "1", "2", "3", "4"]
     assert reads == 1  # the first, from which the others are known
-    told, _, reads = read([*events[:2], events[2] + events[3], events[4]])
+    told, reading, reads = read([*events[:2], events[2] + events[3], events[4]])
     assert told == ["0", "1", "23", "4"]
+    assert reading.events == 5
+    assert reads == 1
+    told, reading, reads = read([*events[:2], events[2] + b": alive\n\n" + events[3], events[4]])
+    assert told == ["0", "1", "23", "4"]
+    assert reading.events == 5
     assert reads == 2
+
+
+def test_a_read_that_would_make_the_answer_too_long_is_told_up_to_there(settings: Any) -> None:
+    settings.MAX_ANSWER_BYTES = 6
+    events = [f"data: {chunk(str(n))}\n\n".encode() for n in range(9)]
+    told: list[str] = []
+    reading = Reading(told.append, Counted())  # type: ignore[arg-type]
+    reading.feed(events[0])
+    with pytest.raises(AnswerTooLong):
+        reading.feed(b"".join(events[1:]))
+    assert "".join(told) == "012345"
 
 
 def test_half_an_event_is_not_taken_for_one_like_those_before_it() -> None:
