@@ -49,16 +49,18 @@ def load(session: Session) -> list[Row]:
 def build(rows: Iterable[Row | Message]) -> list[Entry]:
     """OpenAI's messages, without the system message."""
     rows = list(rows)
-    answers = {row.tool_call_id: row for row in rows if row.role == Message.TOOL}
+    user, assistant, tool = Message.USER, Message.ASSISTANT, Message.TOOL  # asked of the model, each is a long way
+    answers = {row.tool_call_id: row for row in rows if row.role == tool}
     entries: list[Entry] = []
     for row in rows:
-        if row.role == Message.USER:
-            entries.append({"role": "user", "content": row.content})
-        elif row.role == Message.ASSISTANT and row.tool_calls:
-            entries.append({"role": "assistant", "content": row.content or None, "tool_calls": row.tool_calls})
-            entries.extend(_answer(call["id"], answers.get(call["id"])) for call in row.tool_calls)
-        elif row.role == Message.ASSISTANT and row.content:
-            entries.append({"role": "assistant", "content": row.content})
+        role, content = row.role, row.content
+        if role == user:
+            entries.append({"role": "user", "content": content})
+        elif role == assistant and (calls := row.tool_calls):
+            entries.append({"role": "assistant", "content": content or None, "tool_calls": calls})
+            entries.extend(_answer(call["id"], answers.get(call["id"])) for call in calls)
+        elif role == assistant and content:
+            entries.append({"role": "assistant", "content": content})
     return entries
 
 
