@@ -18,7 +18,7 @@ from sessions_app.models import Event, Session
 
 MAX_WAITING_ITEMS = 1000
 MAX_WAITING_CHARACTERS = 128 * 1024
-BETWEEN_LOOKS_SECONDS = 0.1  # so much later, at most, a wait ends with others whose time is over about then
+BETWEEN_LOOKS_SECONDS = 0.02  # so much later, at most, a wait ends with others whose time is over about then
 CLOCK_SECONDS = 0.001  # uvloop's timers know no smaller part
 
 

@@ -14,7 +14,7 @@ from sessions_app.errors import AnswerTooLong, LLMFault, LLMGarbage, LLMOutputLi
 
 JSON = dict[str, Any]
 UNLIKE_AT_END = 4  # events that end an answer, after those that are all alike
-UTF8_BYTES = 4  # of a character, at most
+MOST_BYTES = 6  # of a character: U+0000, which no database keeps, is written as six
 CALL_BYTES = 64  # what even an empty call counts for in the size of an answer
 ENDED_BADLY: dict[str, type[LLMFault]] = {
     "length": LLMOutputLimit,
@@ -60,7 +60,7 @@ class Assembly:
     def add_all_framed(self, data: bytes) -> tuple[int, str]:
         """As `add_framed` for several events: how many there are, where all are like those before them, and their text;
         none for any other, and nothing is added."""
-        if not self._before or not data.endswith(b"\n\n"):
+        if not self._before or not data.startswith(self._before) or not data.endswith(b"\n\n"):
             return 0, ""
         before, after = self._likeness.bare
         events = data[:-2].split(b"\n\n")
@@ -83,7 +83,7 @@ class Assembly:
 
     def _added(self, events: list[bytes], text: str | None) -> tuple[int, str]:
         """Near the bound each event must be looked at by itself: the text before it is shown."""
-        if text is None or self._size_bytes + len(text) * UTF8_BYTES > self._most_bytes:
+        if text is None or self._size_bytes + len(text) * MOST_BYTES > self._most_bytes:
             return 0, ""
         return len(events), self._add_alike(text)
 

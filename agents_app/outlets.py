@@ -106,7 +106,8 @@ class Outlet(Generic[T]):
             await _to_its_end(*begun)
 
     def close(self) -> None:
-        """The reader goes: what was begun is not ended any more."""
+        """The reader goes: what was begun is not ended any more, and no answer is written on after its end."""
+        self._body = None
         if self._begun is not None:
             begun, self._begun = self._begun, None
             begun[0].close()

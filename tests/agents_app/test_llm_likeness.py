@@ -122,7 +122,7 @@ def test_two_wrongs_make_no_right() -> None:
 
 
 def test_several_are_looked_at_one_by_one_where_the_answer_may_grow_too_long(settings: Any) -> None:
-    settings.MAX_ANSWER_BYTES = 16
+    settings.MAX_ANSWER_BYTES = 20
     assembly = Assembly()
     assembly.add_event(event("first"))
     assert assembly.add_alike([event("a"), event("b")]) == (2, "ab")

@@ -112,6 +112,14 @@ async def test_where_there_is_a_body_it_is_written_on_and_nothing_is_sent() -> N
     assert (body.got, client.got) == ([PIECE], [])
 
 
+async def test_nothing_is_written_once_the_reader_has_gone() -> None:
+    client, body = Client(), Body(takes=True)
+    outlet = Outlet(client.send, made, body)
+    outlet.close()
+    outlet.now(*PIECE)
+    assert body.got == []
+
+
 async def test_what_cannot_be_written_is_sent() -> None:
     client, body = Client(), Body(takes=False)
     assert Outlet(client.send, made, body).now(*PIECE)
