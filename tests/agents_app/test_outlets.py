@@ -283,8 +283,8 @@ async def test_text_that_was_taken_at_once_is_no_silence() -> None:
     silent_until = inbox.until
     growing.grow("a")
     assert not await waiting
-    assert inbox.until >= silent_until + 0.2  # once more as long
-    assert asyncio.get_running_loop().time() >= inbox.until
+    assert inbox.until >= silent_until + 0.19  # once more as long; a look may be early by what the clock does not tell
+    assert asyncio.get_running_loop().time() >= inbox.until - 0.01
     assert inbox.take() == ([], False)
     live.close_text(1, 1)
     live.unsubscribe(1, inbox)
