@@ -62,9 +62,9 @@ class Assembly:
         none for any other, and nothing is added."""
         if not self._before or not data.startswith(self._before) or not data.endswith(b"\n\n"):
             return 0, ""
-        before, after = self._likeness.bare
+        _, after = self._likeness.bare  # their framing's end is what parts them
         events = data[:-2].split(b"\n\n")
-        return self._added(events, text_of_all(events, b"data: " + before, after))
+        return self._added(events, text_of_all(events, self._before, after))
 
     @property
     def knows_what_is_alike(self) -> bool:
@@ -77,7 +77,7 @@ class Assembly:
         count, least = len(events), len(events) - UNLIKE_AT_END
         while count > least and count and not events[count - 1].endswith(after):
             count -= 1
-        if count < 2 or not before:
+        if count < 2:
             return 0, ""
         return self._added(events[:count], text_of_all(events[:count], before, after))
 

@@ -42,6 +42,8 @@ def text_of_all(events: list[bytes], before: bytes, after: bytes) -> str | None:
     Their texts stand in one JSON array. Exact as well: each has its two quotes, none escapes the second, and each
     quote too many within one makes one string more.
     """
+    if not before:
+        return None
     first, last, least = len(before) - 1, 1 - len(after), len(before) + len(after)
     quoted = [
         event[first:last]
@@ -49,7 +51,7 @@ def text_of_all(events: list[bytes], before: bytes, after: bytes) -> str | None:
         if event.startswith(before) and event.endswith(after) and len(event) >= least
     ]
     together = b",".join(quoted)
-    if not before or len(quoted) != len(events) or b'\\","' in together:
+    if len(quoted) != len(events) or b'\\","' in together:
         return None
     try:
         texts = orjson.loads(b"[%b]" % together)

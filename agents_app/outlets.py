@@ -19,7 +19,7 @@ Sending = Generator[Any, Any, None]  # what awaiting a `send` runs
 SENT = object()
 
 
-class Body(Protocol[C]):
+class Writable(Protocol[C]):
     """What may be written on without waiting."""
 
     def write(self, piece: C) -> bool:
@@ -44,7 +44,7 @@ class Outlet(Generic[T]):
     )  # fmt: skip
 
     def __init__(
-        self, send: Callable[[T], Awaitable[None]], made: Callable[[str, str], T], body: Body[T] | None = None
+        self, send: Callable[[T], Awaitable[None]], made: Callable[[str, str], T], body: Writable[T] | None = None
     ) -> None:
         self._send, self._made, self._body = send, made, body
         self._begun: tuple[Sending, Any] | None = None
